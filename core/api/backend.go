@@ -1,0 +1,190 @@
+package api
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+
+	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/plugin"
+)
+
+// Backend is what the API needs of the engine. Every method takes names, full
+// IDs or unambiguous ID prefixes where Docker does. Errors are of the kinds of
+// containerd/errdefs and carry the text that the client is shown.
+type Backend interface {
+	Containers
+	Execs
+	Images
+	Networks
+	Volumes
+	System
+}
+
+// Containers are the container operations.
+type Containers interface {
+	ContainerCreate(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error)
+	ContainerStart(ctx context.Context, name string) (started bool, err error)
+	ContainerStop(ctx context.Context, name string, o StopOptions) (stopped bool, err error)
+	ContainerRestart(ctx context.Context, name string, o StopOptions) error
+	ContainerKill(ctx context.Context, name, signal string) error
+	ContainerPause(ctx context.Context, name string) error
+	ContainerUnpause(ctx context.Context, name string) error
+	// ContainerWait answers at once with a function that waits, so that the API
+	// can send its header when the wait is registered.
+	ContainerWait(ctx context.Context, name string, condition container.WaitCondition) (func(context.Context) (container.WaitResponse, error), error)
+	ContainerInspect(ctx context.Context, name string, size bool) (container.InspectResponse, error)
+	ContainerList(ctx context.Context, o ContainerListOptions) ([]container.Summary, error)
+	ContainerRename(ctx context.Context, name, newName string) error
+	ContainerRemove(ctx context.Context, name string, o ContainerRemoveOptions) error
+	ContainersPrune(ctx context.Context, f filter.Args) (container.PruneReport, error)
+	ContainerUpdate(ctx context.Context, name string, u container.UpdateConfig) (container.UpdateResponse, error)
+	ContainerResize(ctx context.Context, name string, width, height uint16) error
+	ContainerTop(ctx context.Context, name, psArgs string) (container.TopResponse, error)
+	ContainerStats(ctx context.Context, name string) (container.StatsResponse, error)
+	ContainerChanges(ctx context.Context, name string) ([]container.FilesystemChange, error)
+	ContainerLogs(ctx context.Context, name string, o LogsOptions) (LogStream, error)
+	ContainerAttach(ctx context.Context, name string, o AttachOptions) (Session, error)
+	ContainerStatPath(ctx context.Context, name, path string) (container.PathStat, error)
+	ContainerArchive(ctx context.Context, name, path string) (io.ReadCloser, container.PathStat, error)
+	ContainerExtract(ctx context.Context, name, path string, o ExtractOptions, content io.Reader) error
+	ContainerExport(ctx context.Context, name string) (io.ReadCloser, error)
+}
+
+// Execs are the exec operations.
+type Execs interface {
+	ExecCreate(ctx context.Context, containerName string, req container.ExecCreateRequest) (id string, err error)
+	// ExecStart starts an exec. With req.Detach the Session is nil. Errors before
+	// the process could be attached are returned; a command that cannot be run is
+	// reported by Session.Run and by the exec's exit code (126, 127).
+	ExecStart(ctx context.Context, id string, req container.ExecStartRequest) (Session, error)
+	ExecInspect(ctx context.Context, id string) (container.ExecInspectResponse, error)
+	ExecResize(ctx context.Context, id string, width, height uint16) error
+}
+
+// Images are the image operations.
+type Images interface {
+	ImageList(ctx context.Context, o ImageListOptions) ([]image.Summary, error)
+	ImageInspect(ctx context.Context, name string) (image.InspectResponse, error)
+	ImageHistory(ctx context.Context, name string) ([]image.HistoryResponseItem, error)
+	ImagePull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out Progress) error
+	ImageTag(ctx context.Context, name, ref string) error
+	ImageRemove(ctx context.Context, name string, force, noPrune bool) ([]image.DeleteResponse, error)
+	ImagesPrune(ctx context.Context, f filter.Args) (image.PruneReport, error)
+	ImageLoad(ctx context.Context, in io.Reader, quiet bool, out Progress) error
+	ImageSave(ctx context.Context, names []string, out io.Writer) error
+	ImageImport(ctx context.Context, o ImageImportOptions, in io.Reader, out Progress) error
+}
+
+// Networks are the network operations.
+type Networks interface {
+	NetworkList(ctx context.Context, f filter.Args) ([]network.Summary, error)
+	NetworkInspect(ctx context.Context, name string) (network.Inspect, error)
+	NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error)
+	NetworkRemove(ctx context.Context, name string) error
+	NetworkConnect(ctx context.Context, name string, req network.ConnectRequest) error
+	NetworkDisconnect(ctx context.Context, name string, req network.DisconnectRequest) error
+	NetworksPrune(ctx context.Context, f filter.Args) (network.PruneReport, error)
+}
+
+// Volumes are the volume operations.
+type Volumes interface {
+	VolumeList(ctx context.Context, f filter.Args) (volume.ListResponse, error)
+	VolumeInspect(ctx context.Context, name string) (volume.Volume, error)
+	VolumeCreate(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
+	VolumeRemove(ctx context.Context, name string, force bool) error
+	VolumesPrune(ctx context.Context, f filter.Args) (volume.PruneReport, error)
+}
+
+// System are the operations on the engine itself.
+type System interface {
+	SystemInfo(ctx context.Context) (system.Info, error)
+	SystemVersion(ctx context.Context) (system.VersionResponse, error)
+	SystemDiskUsage(ctx context.Context) (system.DiskUsage, error)
+	// Events sends past events since `since` and then live ones to fn until
+	// `until` (zero: forever), ctx ends or fn fails.
+	Events(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error
+	// DriverPlugins describes davit's driver plugins (served below /davit/plugins).
+	DriverPlugins(ctx context.Context) ([]plugin.Status, error)
+}
+
+// Progress receives the lines of a long operation.
+type Progress func(jsonstream.Message) error
+
+// Session is an attached terminal or set of streams.
+type Session interface {
+	// Terminal says whether the output is raw (true) or multiplexed in Docker's
+	// stdcopy frames.
+	Terminal() bool
+	// Run copies between the client and the process until the process's output
+	// ends, the client goes away or the detach keys are typed. in may be nil.
+	Run(ctx context.Context, in io.Reader, out io.Writer) error
+	// Close gives the session up without running it.
+	Close() error
+}
+
+// LogStream is a container's log.
+type LogStream interface {
+	// Terminal says whether WriteTo writes raw bytes or stdcopy frames.
+	Terminal() bool
+	Copy(ctx context.Context, out io.Writer) error
+}
+
+// StopOptions say how to stop.
+type StopOptions struct {
+	Signal  string // empty: the container's
+	Timeout *int   // seconds; nil: the container's; negative: wait forever
+}
+
+// ContainerListOptions select containers.
+type ContainerListOptions struct {
+	All     bool
+	Size    bool
+	Limit   int
+	Filters filter.Args
+}
+
+// ContainerRemoveOptions say what goes with a container.
+type ContainerRemoveOptions struct {
+	Volumes, Links, Force bool
+}
+
+// LogsOptions select log lines.
+type LogsOptions struct {
+	Stdout, Stderr, Follow, Timestamps, Details bool
+	Since, Until                                time.Time
+	Tail                                        int // lines from the end; negative: all
+}
+
+// AttachOptions select streams.
+type AttachOptions struct {
+	Stdin, Stdout, Stderr, Logs, Stream bool
+	DetachKeys                          string
+}
+
+// ExtractOptions say how an archive is unpacked into a container.
+type ExtractOptions struct {
+	NoOverwriteDirNonDir bool
+	CopyUIDGID           bool
+}
+
+// ImageListOptions select images.
+type ImageListOptions struct {
+	All, SharedSize, Digests bool
+	Filters                  filter.Args
+}
+
+// ImageImportOptions describe an imported root filesystem.
+type ImageImportOptions struct {
+	Repo, Tag, Message, Platform string
+	Changes                      []string // Dockerfile instructions
+}

@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	mobyimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	mobynetwork "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	mobyvolume "github.com/moby/moby/api/types/volume"
+
+	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/image"
+	"github.com/davit-engine/davit/core/network"
+	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/sdk/mount"
+	sdknetwork "github.com/davit-engine/davit/sdk/network"
+	"github.com/davit-engine/davit/sdk/runtime"
+	"github.com/davit-engine/davit/sdk/storage"
+	"github.com/davit-engine/davit/sdk/volume"
+)
+
+// Drivers finds driver plugins by name; the empty name is the configured
+// default. The drivers it answers route every call to the plugin's present
+// process and wait, within the call's deadline, while it is being restarted.
+// An unknown name is ErrNotFound and lists the drivers that exist.
+// It is implemented by plugin.Host.
+type Drivers interface {
+	Storage(name string) (storage.Driver, error)
+	Network(name string) (sdknetwork.Driver, error)
+	Runtime(name string) (runtime.Driver, error)
+	Volume(name string) (volume.Driver, error)
+	Default(kind plugin.Kind) string
+	List() []plugin.Status
+}
+
+// Images is what the engine needs of image.Store.
+type Images interface {
+	// Resolve finds an image by name, ID or ID prefix. ErrNotFound with the text
+	// "No such image: REF".
+	Resolve(ctx context.Context, ref string) (image.Image, error)
+	// Unpack makes sure that all layers are committed snapshots of the storage
+	// driver and answers the name of the topmost (empty for an image without
+	// layers). Idempotent and safe to call at once for the same image.
+	Unpack(ctx context.Context, img image.Image, driver string) (parent string, err error)
+
+	List(ctx context.Context, f filter.Args) ([]image.Image, error)
+	Inspect(ctx context.Context, name string) (mobyimage.InspectResponse, error)
+	History(ctx context.Context, name string) ([]mobyimage.HistoryResponseItem, error)
+	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
+	Tag(ctx context.Context, name, ref string) error
+	// Remove untags name, and deletes the image with its last name. inUse answers
+	// the container that uses an image, if any, and whether it runs.
+	Remove(ctx context.Context, name string, force, noPrune bool, inUse image.InUse) ([]mobyimage.DeleteResponse, error)
+	Prune(ctx context.Context, f filter.Args, inUse image.InUse) (mobyimage.PruneReport, error)
+	Load(ctx context.Context, in io.Reader, quiet bool, out func(jsonstream.Message) error) error
+	Save(ctx context.Context, names []string, out io.Writer) error
+	Import(ctx context.Context, o image.ImportOptions, in io.Reader, out func(jsonstream.Message) error) error
+	// DiskUsage is the size of all blobs, in bytes.
+	DiskUsage(ctx context.Context) (int64, error)
+}
+
+// Networks is what the engine needs of network.Service.
+type Networks interface {
+	// NewNetns hands out a network namespace (with lo up) from the warm pool;
+	// the file belongs to id. AdoptNetns says after a restart that id still uses
+	// its own; all others are destroyed by Reconcile.
+	NewNetns(ctx context.Context, id string) (path string, err error)
+	// FreeNetns destroys id's namespace in the background. Idempotent.
+	FreeNetns(id string)
+
+	// Find answers a network by name, ID or ID prefix; ErrNotFound with the text
+	// "network NAME not found".
+	Find(nameOrID string) (network.Network, error)
+	// Attach connects a container's namespace to a network and registers its
+	// names with the DNS server.
+	Attach(ctx context.Context, a network.Attachment) (sdknetwork.Endpoint, error)
+	// Detach undoes Attach. Idempotent.
+	Detach(ctx context.Context, networkID, endpointID string) error
+	// Rename replaces a container's name in the DNS of all its networks.
+	Rename(containerID, newName string)
+	// ResolvConf renders a container's /etc/resolv.conf. useDNS: the container is
+	// on a user-defined network and asks davit's server at 127.0.0.11.
+	ResolvConf(useDNS bool, o network.DNSOptions) ([]byte, error)
+	// ServeDNS opens the DNS server inside a container's namespace; StopDNS ends
+	// it. Both are idempotent.
+	ServeDNS(ctx context.Context, containerID, netns string, o network.DNSOptions) error
+	StopDNS(containerID string)
+	// Reconcile is called once at start-up, and again for one driver after that
+	// driver's process was restarted (driver != ""), with all attachments in use.
+	Reconcile(ctx context.Context, driver string, inUse []network.Attachment) error
+
+	List(ctx context.Context, f filter.Args) ([]mobynetwork.Summary, error)
+	Inspect(ctx context.Context, name string) (mobynetwork.Inspect, error)
+	Create(ctx context.Context, req mobynetwork.CreateRequest) (mobynetwork.CreateResponse, error)
+	Remove(ctx context.Context, name string) error
+	Prune(ctx context.Context, f filter.Args) (mobynetwork.PruneReport, error)
+}
+
+// Volumes is what the engine needs of volume.Service.
+type Volumes interface {
+	// Ensure answers the named volume and creates it with the driver (empty:
+	// default) if it does not exist. anonymous marks a name made by the engine.
+	Ensure(ctx context.Context, req mobyvolume.CreateRequest, anonymous bool) (vol mobyvolume.Volume, fresh bool, err error)
+	// Mount and Unmount bracket a container's use of a volume.
+	Mount(ctx context.Context, name, containerID string) (mount.Mount, error)
+	Unmount(ctx context.Context, name, containerID string) error
+	// Reconcile is called at start-up and after a restart of one driver with all
+	// claims in use.
+	Reconcile(ctx context.Context, driver string, inUse []volume.Claim) error
+
+	List(ctx context.Context, f filter.Args, users func(name string) int) (mobyvolume.ListResponse, error)
+	Inspect(ctx context.Context, name string) (mobyvolume.Volume, error)
+	Create(ctx context.Context, req mobyvolume.CreateRequest) (mobyvolume.Volume, error)
+	// Remove fails with ErrConflict ("volume is in use - [IDs]") while users
+	// answers containers.
+	Remove(ctx context.Context, name string, force bool, users func(name string) []string) error
+	Prune(ctx context.Context, f filter.Args, users func(name string) []string) (mobyvolume.PruneReport, error)
+}

@@ -1,0 +1,49 @@
+// Package network keeps the engine's networks: their records, which driver each
+// is bound to, the names of the containers on them, and the pool of network
+// namespaces. The addresses and links are the network drivers'.
+package network
+
+import (
+	"net/netip"
+	"time"
+
+	mobynetwork "github.com/moby/moby/api/types/network"
+
+	sdknetwork "github.com/davit-engine/davit/sdk/network"
+)
+
+// Names of the networks that every engine has.
+const (
+	Bridge = "bridge"
+	Host   = "host"
+	None   = "none"
+)
+
+// Network is the record of one network.
+type Network struct {
+	ID      string
+	Name    string
+	Driver  string // network driver; "host" and "null" need none
+	Created time.Time
+	Request mobynetwork.CreateRequest // as asked for
+	Pools   []sdknetwork.Pool         // as made by the driver
+}
+
+// UserDefined says whether containers on the network find each other by name.
+func (n Network) UserDefined() bool { return n.Name != Bridge && n.Name != Host && n.Name != None }
+
+// Attachment asks for, and records, one container on one network.
+type Attachment struct {
+	sdknetwork.Attachment
+	// ContainerName and Aliases are what DNS answers for, besides the short ID.
+	ContainerName string
+	Aliases       []string
+	Hostname      string
+}
+
+// DNSOptions are a container's --dns, --dns-search and --dns-option.
+type DNSOptions struct {
+	Servers []netip.Addr
+	Search  []string
+	Options []string
+}

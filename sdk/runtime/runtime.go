@@ -1,0 +1,157 @@
+// Package runtime is the contract of runtime drivers: they turn an OCI
+// runtime-spec and a list of mounts into a running container.
+//
+// Standard input and output never pass through this interface. Create and Exec
+// answer the path of a unix socket that speaks the protocol of package
+// sdk/monitor; the engine attaches to it and the monitor writes the log.
+//
+// A process is named by (container ID, exec ID); the empty exec ID is the
+// container's init process.
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/davit-engine/davit/sdk/mount"
+)
+
+// Feature flags a driver may announce.
+const (
+	FeatureExec       = "exec"
+	FeaturePause      = "pause"
+	FeatureUpdate     = "update"
+	FeatureStats      = "stats"
+	FeatureCheckpoint = "checkpoint"
+)
+
+// IO says what a process's standard streams are.
+type IO struct {
+	Terminal bool // one pseudo terminal for all three
+	Stdin    bool // standard input stays open for an attached client; else /dev/null
+	Stdout   bool // always true for init; exec may close them
+	Stderr   bool
+	// StdinOnce closes stdin when the first attached client with stdin leaves.
+	StdinOnce bool
+	Width     uint16 // initial size of the terminal in characters; 0: leave
+	Height    uint16
+	Log       *Log // nil: nothing is logged
+}
+
+// Log says where the monitor writes a container's output in Docker's json-file
+// format.
+type Log struct {
+	Path    string // current file; rotated ones get .1, .2, ...
+	MaxSize int64  // bytes after which the file is rotated; 0: never
+	MaxFile int    // number of files kept, at least 1
+}
+
+// Create asks for a container.
+type Create struct {
+	ID string
+	// Spec is a complete OCI runtime-spec (config.json). Its root.path is ignored;
+	// the root filesystem is given by Rootfs.
+	Spec   json.RawMessage
+	Rootfs []mount.Mount
+	IO     IO
+}
+
+// Exec asks for another process in a running container.
+type Exec struct {
+	ID      string
+	ExecID  string
+	Process json.RawMessage // OCI runtime-spec "process"
+	IO      IO
+}
+
+// Process is a created process.
+type Process struct {
+	PID    int    // in the host's pid namespace
+	Socket string // of the monitor that holds its stdio
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Code      int // 0-255; 128+n for death by signal n
+	At        time.Time
+	OOMKilled bool
+}
+
+// Status is the state of a container as its runtime knows it.
+type Status string
+
+// The states. Unknown means that the driver cannot tell now: never treat it as
+// gone.
+const (
+	StatusCreated Status = "created"
+	StatusRunning Status = "running"
+	StatusPaused  Status = "paused"
+	StatusExited  Status = "exited"
+	StatusGone    Status = "gone"
+	StatusUnknown Status = "unknown"
+)
+
+// State describes one container.
+type State struct {
+	ID     string
+	Status Status
+	PID    int
+	Socket string
+	Exit   *Exit // with StatusExited
+}
+
+// Event is something that happened to a container. Events are hints: the truth
+// is what Wait and Adopt answer.
+type Event struct {
+	ID     string
+	ExecID string
+	Type   string // "exit", "oom", "paused", "resumed"
+	Exit   *Exit
+	At     time.Time
+}
+
+// Driver runs containers. Errors are of the kinds of containerd/errdefs, plus
+// [ErrCommandNotFound] and [ErrNotExecutable] from Start. Every method is
+// safe for concurrent use.
+type Driver interface {
+	// Create sets the container up to the point before its process is executed:
+	// monitor, namespaces, cgroup, mounts. ErrAlreadyExists if the ID is in use.
+	// On error nothing is left.
+	Create(ctx context.Context, c Create) (Process, error)
+	// Start executes a created process. It returns when execve has succeeded or
+	// with the reason why not; then the process counts as exited.
+	Start(ctx context.Context, id, execID string) error
+	// Exec creates, but does not start, another process.
+	Exec(ctx context.Context, e Exec) (Process, error)
+	// Signal sends a signal to a process; with all, to every process of the
+	// container. ErrNotFound if the process is gone.
+	Signal(ctx context.Context, id, execID string, signal int, all bool) error
+	// Wait returns when the process has ended, also if that was long ago.
+	Wait(ctx context.Context, id, execID string) (Exit, error)
+	// Resize sets the terminal's size in characters.
+	Resize(ctx context.Context, id, execID string, width, height uint16) error
+	// CloseStdin ends the process's standard input.
+	CloseStdin(ctx context.Context, id, execID string) error
+	// Pause freezes all processes of the container; Resume thaws them.
+	Pause(ctx context.Context, id string) error
+	Resume(ctx context.Context, id string) error
+	// Update changes resource limits; resources is the OCI "linux.resources"
+	// object, in which only what is set is changed.
+	Update(ctx context.Context, id string, resources json.RawMessage) error
+	// Stats reads resource usage.
+	Stats(ctx context.Context, id string) (Stats, error)
+	// Processes lists the host pids of the container.
+	Processes(ctx context.Context, id string) ([]int, error)
+	// Delete removes a container (or with execID an exec) that has ended, and
+	// every trace of it; with force a living one is killed first. It answers the
+	// exit if it is known. ErrNotFound if there is none.
+	Delete(ctx context.Context, id, execID string, force bool) (*Exit, error)
+	// List reports all containers of the driver.
+	List(ctx context.Context) ([]State, error)
+	// Adopt finds a container again after a restart of engine or driver. It is
+	// idempotent and answers StatusGone, not an error, for an unknown ID.
+	Adopt(ctx context.Context, id string) (State, error)
+	// Events calls fn for each event until ctx ends.
+	Events(ctx context.Context, fn func(Event) error) error
+}
