@@ -64,8 +64,7 @@ type Images interface {
 // Networks is what the engine needs of network.Service.
 type Networks interface {
 	// NewNetns hands out a network namespace (with lo up) from the warm pool;
-	// the file belongs to id. AdoptNetns says after a restart that id still uses
-	// its own; all others are destroyed by Reconcile.
+	// the file belongs to id. Asking again answers the same namespace.
 	NewNetns(ctx context.Context, id string) (path string, err error)
 	// FreeNetns destroys id's namespace in the background. Idempotent.
 	FreeNetns(id string)
@@ -88,8 +87,9 @@ type Networks interface {
 	ServeDNS(ctx context.Context, containerID, netns string, o network.DNSOptions) error
 	StopDNS(containerID string)
 	// Reconcile is called once at start-up, and again for one driver after that
-	// driver's process was restarted (driver != ""), with all attachments in use.
-	Reconcile(ctx context.Context, driver string, inUse []network.Attachment) error
+	// driver's process was restarted (driver != ""), with the containers whose
+	// namespaces and the attachments that are in use; all others are destroyed.
+	Reconcile(ctx context.Context, driver string, netnsOf []string, inUse []network.Attachment) error
 
 	List(ctx context.Context, f filter.Args) ([]mobynetwork.Summary, error)
 	Inspect(ctx context.Context, name string) (mobynetwork.Inspect, error)
