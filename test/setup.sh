@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Installs the Debian packages a make target needs and that are missing, and
+# says which and why. On other systems it says what to install by hand.
+set -euo pipefail
+
+want() { # want COMMAND-OR-PATH PACKAGE REASON
+	command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || missing+=("$2|$3")
+}
+
+missing=()
+case "${1:-}" in
+demo) ;;
+race) want gcc gcc "the race detector needs cgo" ;;
+test)
+	want docker docker-cli "the unmodified docker client drives davit in the end-to-end tests"
+	want busybox busybox-static "a real static userland for test images"
+	want docker-registry docker-registry "a real registry to pull from"
+	want mmdebstrap mmdebstrap "makes the Debian test image"
+	want /usr/lib/python3/dist-packages/docker python3-docker "the Docker SDK for Python against davit's socket"
+	want ps procps "docker top asks for ps's columns"
+	want mkfs.ext4 e2fsprogs "a small filesystem for the disk-full tests"
+	;;
+vm)
+	want qemu-system-x86_64 qemu-system-x86 "runs the tests on a kernel with cgroup v2"
+	want docker docker-cli "the unmodified docker client drives davit in the guest"
+	want busybox busybox-static "the guest's userland"
+	want cpio cpio "packs the guest's initramfs"
+	;;
+*)
+	echo "usage: $0 demo|race|test|vm" >&2
+	exit 2
+	;;
+esac
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "missing on this machine:"
+for m in "${missing[@]}"; do printf '  %-18s %s\n' "${m%%|*}" "${m#*|}"; done
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "this is not a Debian system: install the equivalents of these packages and run the command again" >&2
+	exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+	echo "run as root, or: sudo apt-get install ${missing[*]%%|*}" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# The daemons that some packages bring must not start on the user's machine.
+policy=/usr/sbin/policy-rc.d
+made_policy=
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	made_policy=1
+fi
+trap '[ -z "$made_policy" ] || rm -f "$policy"' EXIT
+for m in "${missing[@]}"; do
+	package=${m%%|*}
+	# Debian 12 has the docker client inside docker.io, later ones in docker-cli.
+	if [ "$package" = docker-cli ] && ! apt-cache show docker-cli >/dev/null 2>&1; then package=docker.io; fi
+	echo "installing $package"
+	apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+done
