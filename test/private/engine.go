@@ -268,16 +268,12 @@ func (e *Engine) Stop(ctx context.Context) error {
 	}
 }
 
-// Close stops the core and removes the engine's folder. Containers must have
-// been removed before.
+// Close stops the core. RemoveHostState removes the rest.
 func (e *Engine) Close(ctx context.Context) error {
 	err := e.Stop(ctx)
 	if e.logFile != nil {
 		err = errors.Join(err, e.logFile.Close())
 		e.logFile = nil
-	}
-	if e.ownDir {
-		err = errors.Join(err, os.RemoveAll(e.Dir))
 	}
 	return err
 }

@@ -16,9 +16,6 @@ import (
 // what is left in its folders of containers: mounts, links, nftables tables,
 // cgroups, processes, files. Call it after the containers and networks were
 // removed; the engine itself may run or not.
-//
-// With the engine stopped, its bridge and table may stay by design only if
-// networks are still in its database; engineStopped says to accept those two.
 func (e *Engine) Leaks() ([]string, error) {
 	var found []string
 	var errs []error

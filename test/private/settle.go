@@ -1,0 +1,113 @@
+package private
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// SettledLeaks is Leaks after the engine had time (5 s at most) to finish what
+// it cleans in the background.
+func (e *Engine) SettledLeaks(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		found, err := e.Leaks()
+		if err != nil || len(found) == 0 {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return found, nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// RemoveHostState removes what an engine keeps on the host by design while its
+// networks exist: bridges, the nftables table, the empty cgroup parent, the
+// mounted folder of warm network namespaces. Call it after the core has stopped.
+func (e *Engine) RemoveHostState() error {
+	return errors.Join(e.removeMounts(), e.removeLinks(), e.removeTable(), e.removeCgroups(), e.removeDir())
+}
+
+func (e *Engine) removeMounts() error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var points []string
+	for line := range strings.Lines(string(b)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], e.Dir+"/") {
+			points = append(points, fields[4])
+		}
+	}
+	// The last mounted goes first.
+	for i := len(points) - 1; i >= 0; i-- {
+		if err := unix.Unmount(points[i], unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("unmounting %s: %w", points[i], err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) removeLinks() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		if link.Attrs().Name == e.Bridge {
+			return netlink.LinkDel(link)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) removeTable() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
+		if table.Name == e.Table {
+			conn.DelTable(table)
+		}
+	}
+	return conn.Flush()
+}
+
+func (e *Engine) removeCgroups() error {
+	roots, err := filepath.Glob("/sys/fs/cgroup/*" + e.Cgroup)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, root := range append(roots, "/sys/fs/cgroup"+e.Cgroup) {
+		for _, dir := range []string{filepath.Join(root, "monitors"), root} {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) removeDir() error {
+	if !e.ownDir {
+		return nil
+	}
+	return os.RemoveAll(e.Dir)
+}
