@@ -25,6 +25,9 @@ vm)
 	want docker docker-cli "the unmodified docker client drives davit in the guest"
 	want busybox busybox-static "the guest's userland"
 	want cpio cpio "packs the guest's initramfs"
+	want /usr/sbin/depmod kmod "indexes the guest kernel's modules"
+	want mmdebstrap mmdebstrap "makes the guest's root filesystem"
+	want /usr/sbin/mke2fs e2fsprogs "makes the guest's disk"
 	;;
 *)
 	echo "usage: $0 demo|race|test|vm" >&2

@@ -1,0 +1,74 @@
+// Bench measures davit beside the container engines that are installed,
+// interleaved in one run, and prints minimum, median and 95th percentile with
+// ratios. It never judges absolute times: machines differ, ratios less so.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	rounds := flag.Int("n", 15, "rounds per row; every engine runs once a round")
+	write := flag.String("write", "", "also write the table to this file (docs/benchmarks.md)")
+	only := flag.String("only", "", "comma-separated engines, e.g. davit,podman; empty: all that are installed")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *rounds, *write, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, rounds int, write, only string) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("engines need root: run as root")
+	}
+	dir, err := os.MkdirTemp("", "davit-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	image, err := busyboxTar(dir)
+	if err != nil {
+		return err
+	}
+	var engines []engine
+	for _, e := range all(dir) {
+		if !wanted(only, e.name()) {
+			continue
+		}
+		if why := e.start(ctx, image); why != nil {
+			fmt.Fprintf(os.Stderr, "%s is left out: %v\n", e.name(), why)
+			_ = e.stop(ctx)
+			continue
+		}
+		engines = append(engines, e)
+	}
+	defer func() {
+		for _, e := range engines {
+			err = errors.Join(err, e.stop(context.WithoutCancel(ctx)))
+		}
+	}()
+	table, err := measure(ctx, engines, rounds)
+	if err != nil {
+		return err
+	}
+	out := io.Writer(os.Stdout)
+	if write != "" {
+		f, err := os.Create(write)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		out = io.MultiWriter(os.Stdout, f)
+	}
+	return table.print(out, rounds)
+}

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests, and the unit tests that touch the kernel, on a
+# Debian kernel with pure cgroup v2 in a QEMU guest (software emulation; no
+# network, no KVM needed). Everything it makes is below build/vm and is reused.
+#
+#   test/vm/run.sh [-run PATTERN]    arguments go to the end-to-end test binary
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+cd "$(dirname "$0")/../.."
+work=build/vm
+mkdir -p $work
+
+# 1. The kernel and its modules, from Debian's cloud kernel package.
+if [ ! -e $work/kernel/boot ]; then
+	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	[ -n "$package" ] || { echo "no linux-image-cloud-amd64 in apt's lists: run apt-get update" >&2; exit 1; }
+	rm -rf $work/deb && mkdir -p $work/deb
+	(cd $work/deb && apt-get download -qq "$package" 2>/dev/null)
+	rm -rf $work/kernel.tmp && dpkg -x $work/deb/*.deb $work/kernel.tmp
+	release=$(basename "$(ls -d $work/kernel.tmp/lib/modules/*)")
+	depmod -b $work/kernel.tmp "$release"
+	mv $work/kernel.tmp $work/kernel
+fi
+release=$(basename "$(ls -d $work/kernel/lib/modules/*)")
+
+# 2. The guest's userland: a small Debian with the clients and the registry that
+# the tests use.
+if [ ! -e $work/guest.tar ]; then
+	client=docker-cli
+	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
+	. /etc/os-release
+	mmdebstrap --variant=minbase --mode=root --quiet \
+		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,kmod,mmdebstrap,mount \
+		"$VERSION_CODENAME" $work/guest.tar.tmp
+	mv $work/guest.tar.tmp $work/guest.tar
+fi
+
+# 3. This tree's binaries and tests.
+tree=$work/tree
+rm -rf $tree && mkdir -p $tree/davit/unit $tree/usr/lib
+cp -a bin $tree/davit/
+cp -a $work/kernel/lib/modules $tree/usr/lib/
+CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
+cp -a test $tree/davit/
+for package in plugins/runtime-native plugins/runtime-native/cgroup plugins/storage-overlay plugins/network-bridge core/rootfs; do
+	(cd $package && CGO_ENABLED=0 go test -c -o "$OLDPWD/$tree/davit/unit/${package//\//-}.test" .)
+	mkdir -p "$tree/davit/src/$package"
+	if [ -d $package/testdata ]; then cp -a $package/testdata "$tree/davit/src/$package/"; fi
+done
+# The client under test is this machine's, where there is one.
+if command -v docker >/dev/null; then install -D "$(readlink -f "$(command -v docker)")" $tree/davit/client/docker; fi
+printf '%q ' "$@" >$tree/davit/arguments
+cat >$tree/davit/init <<'EOF'
+#!/bin/sh
+# First process of the guest: mounts, modules, tests, result on the console.
+export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_VM=1
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts /dev/shm /run /tmp
+mount -t devpts -o ptmxmode=666 pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --make-rshared /
+ln -sf /proc/self/fd /dev/fd
+for m in overlay bridge veth nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_redir nft_fib_inet nf_conntrack loop tun; do modprobe $m 2>/dev/null || echo "no module $m"; done
+ip link set lo up
+hostname davit-vm
+echo "guest: $(uname -r), cgroup $(stat -fc %T /sys/fs/cgroup)"
+status=0
+for t in /davit/unit/*.test; do
+  name=$(basename "$t" .test)
+  case "$(cat /davit/arguments)" in *-run*) break;; esac
+  echo "== $name"
+  (cd /davit/unit && timeout 900 "$t" -test.timeout 14m) || status=1
+done
+echo "== end to end"
+cd /davit/test/e2e && eval "timeout 3000 /davit/e2e.test -test.timeout 49m -test.v $(cat /davit/arguments | sed 's/-run/-test.run/')" || status=1
+echo "VM RESULT $status"
+sync
+echo o >/proc/sysrq-trigger
+sleep 10
+EOF
+chmod +x $tree/davit/init
+size=$((2048 + $(du -sm $tree | cut -f1) + $(du -sm $work/guest.tar | cut -f1) * 2))
+rm -rf $work/root && mkdir $work/root
+tar -C $work/root -xf $work/guest.tar
+cp -a $tree/. $work/root/
+rm -f $work/disk.img
+mke2fs -q -t ext4 -d $work/root $work/disk.img ${size}M
+rm -rf $work/root
+
+# 4. An initramfs that only loads the disk's driver and goes on to the disk.
+rm -rf $work/initramfs && mkdir -p $work/initramfs/{bin,dev,proc,new}
+cp /bin/busybox $work/initramfs/bin/ 2>/dev/null || cp /usr/bin/busybox $work/initramfs/bin/
+kernel_modules=$work/kernel/lib/modules/$release/kernel
+for m in drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio drivers/virtio/virtio_ring drivers/virtio/virtio_pci drivers/block/virtio_blk; do
+	if [ -e "$kernel_modules/$m.ko" ]; then cp "$kernel_modules/$m.ko" $work/initramfs/; fi
+done
+cat >$work/initramfs/init <<'EOF'
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk; do
+  [ -e /$m.ko ] && /bin/busybox insmod /$m.ko
+done
+n=0
+until /bin/busybox mount -t ext4 /dev/vda /new 2>/dev/null; do
+  n=$((n+1)); [ $n -lt 100 ] || { echo "no disk"; /bin/busybox poweroff -f; }
+  /bin/busybox usleep 50000
+done
+exec /bin/busybox switch_root /new /davit/init
+EOF
+chmod +x $work/initramfs/init
+(cd $work/initramfs && find . | cpio -o -H newc --quiet) >$work/initramfs.cpio
+
+# 5. Run, and judge by the line the guest prints at its end.
+qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+	-bios qboot.rom -nic none -display none -no-reboot -serial stdio -monitor none \
+	-kernel $work/kernel/boot/vmlinuz-"$release" -initrd $work/initramfs.cpio \
+	-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all mitigations=off" \
+	-drive file=$work/disk.img,if=virtio,format=raw,cache=unsafe </dev/null | tee $work/console.log
+grep -q '^VM RESULT 0' $work/console.log
