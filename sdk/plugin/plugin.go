@@ -17,11 +17,15 @@ import (
 
 // Setup is what the engine tells a plugin before the first driver call.
 type Setup struct {
-	EngineID string         // tags every kernel resource the plugin makes
-	Root     string         // directory for state that survives reboots; exists, 0700
-	Run      string         // directory for state that does not; exists, 0700
-	Config   map[string]any // checked against the manifest's schema, defaults filled in
-	Logger   hclog.Logger   // lines appear in the engine's log
+	EngineID string // tags every kernel resource the plugin makes
+	Root     string // directory for state that survives reboots; exists, 0700
+	Run      string // directory for state that does not; exists, 0700
+	// Config is checked against the manifest's schema, defaults filled in. The
+	// types are string, int64, bool and []string; a duration is a string for
+	// time.ParseDuration, a size an int64 of bytes. A key without default that
+	// the user left out is absent.
+	Config map[string]any
+	Logger hclog.Logger // lines appear in the engine's log
 }
 
 // Plugin describes a plugin process. Exactly the drivers that are not nil are
