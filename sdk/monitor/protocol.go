@@ -1,0 +1,170 @@
+// Package monitor speaks with container monitors.
+//
+// A monitor (the program davit-monitor) is the parent of one container's init
+// process. It holds the standard streams, writes the log, starts further
+// processes and keeps the exit status, so that a container needs neither the
+// engine nor its runtime driver to go on.
+//
+// # Protocol
+//
+// A monitor listens on a unix stream socket. A connection carries one request:
+// four bytes of length (big endian) and that many bytes of JSON ([Request]),
+// answered in the same way ([Response]). After a successful "attach" the
+// connection is the stream: from the monitor raw bytes for a terminal, or else
+// Docker's frames (one byte stream number 1 or 2, three zero bytes, four bytes
+// of length, big endian, payload); to the monitor raw bytes of standard input,
+// whose end is the connection's half close.
+//
+// Only the standard library and x/sys may be imported here: the monitor pays for
+// every import in each container's memory.
+package monitor
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// maxMessage bounds a request or response; specs with a large environment and a
+// seccomp program stay far below it.
+const maxMessage = 8 << 20
+
+// Operations of a request.
+const (
+	OpStatus     = "status"     // how the process is
+	OpStart      = "start"      // execute the created process
+	OpWait       = "wait"       // answer when the process has ended
+	OpSignal     = "signal"     // send Signal to the process
+	OpResize     = "resize"     // set the terminal to Width × Height
+	OpCloseStdin = "closestdin" // end standard input
+	OpAttach     = "attach"     // become a stream
+	OpExec       = "exec"       // create another process from Spec and Process
+	OpForget     = "forget"     // drop an ended exec's record
+)
+
+// Request asks a monitor for one operation on one process; the empty Exec is
+// the container's init.
+type Request struct {
+	Op     string `json:"op"`
+	Exec   string `json:"exec,omitempty"`
+	Signal int    `json:"signal,omitempty"`
+	Width  uint16 `json:"width,omitempty"`
+	Height uint16 `json:"height,omitempty"`
+	Stdin  bool   `json:"stdin,omitempty"`
+	Stdout bool   `json:"stdout,omitempty"`
+	Stderr bool   `json:"stderr,omitempty"`
+	// Streams and Process describe a new exec; Process is handed to the stage
+	// inside the container as it is.
+	Streams *Streams        `json:"streams,omitempty"`
+	Process json.RawMessage `json:"process,omitempty"`
+	// CgroupFiles are the files to write "0" to (v1) or the directory (v2) that
+	// the new process joins.
+	CgroupFiles []string `json:"cgroupFiles,omitempty"`
+	CgroupDir   string   `json:"cgroupDir,omitempty"`
+}
+
+// Streams say what a process's standard streams are.
+type Streams struct {
+	Terminal  bool   `json:"terminal,omitempty"`
+	Stdin     bool   `json:"stdin,omitempty"`
+	StdinOnce bool   `json:"stdinOnce,omitempty"`
+	Width     uint16 `json:"width,omitempty"`
+	Height    uint16 `json:"height,omitempty"`
+	Log       *Log   `json:"log,omitempty"`
+}
+
+// Log says where output is written in Docker's json-file format.
+type Log struct {
+	Path    string `json:"path"`
+	MaxSize int64  `json:"maxSize,omitempty"` // bytes; 0: never rotated
+	MaxFile int    `json:"maxFile,omitempty"` // files kept, at least 1
+}
+
+// Response answers a request.
+type Response struct {
+	Error *Failure `json:"error,omitempty"`
+	State string   `json:"state,omitempty"` // "created", "running", "exited"
+	PID   int      `json:"pid,omitempty"`
+	Exit  *Exit    `json:"exit,omitempty"`
+}
+
+// Exit is how a process ended. It is also the content of a monitor's exit file.
+type Exit struct {
+	Code      int       `json:"code"`
+	At        time.Time `json:"at"`
+	OOMKilled bool      `json:"oomKilled,omitempty"`
+}
+
+// States of a process.
+const (
+	StateCreated = "created"
+	StateRunning = "running"
+	StateExited  = "exited"
+)
+
+// Kinds of failures.
+const (
+	KindNotFound           = "not-found"              // no such process
+	KindPrecondition       = "failed-precondition"    // the process is in another state
+	KindInvalid            = "invalid"                // the request makes no sense
+	KindInternal           = "internal"               // anything else
+	KindCommandNotFound    = "command-not-found"      // exit code 127
+	KindCommandNotExecable = "command-not-executable" // exit code 126
+)
+
+// Failure is an error that crosses the socket.
+type Failure struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+}
+
+// Error is the message alone: the kind is for programs.
+func (f *Failure) Error() string { return f.Message }
+
+// Failf makes a failure.
+func Failf(kind, format string, args ...any) *Failure {
+	return &Failure{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// AsFailure turns any error into a failure of its own kind, or an internal one.
+func AsFailure(err error) *Failure {
+	if err == nil {
+		return nil
+	}
+	var f *Failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return &Failure{Kind: KindInternal, Message: err.Error()}
+}
+
+// WriteMessage sends v as one message.
+func WriteMessage(w io.Writer, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	message := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
+	_, err = w.Write(append(message, body...))
+	return err
+}
+
+// ReadMessage receives one message into v. It reads not one byte more.
+func ReadMessage(r io.Reader, v any) error {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size > maxMessage {
+		return fmt.Errorf("message of %d bytes is larger than %d", size, maxMessage)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return err
+	}
+	return json.Unmarshal(body, v)
+}

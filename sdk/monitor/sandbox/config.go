@@ -1,0 +1,123 @@
+// Package sandbox is the stage between clone and execve: it runs inside a
+// container's new namespaces, sets the container up and becomes the user's
+// program. It also joins running containers for execs.
+//
+// The runtime driver has translated the OCI spec into [Config] before: nothing
+// here parses options or knows defaults. Kernel steps are lists of named steps
+// (see setup.go and exec.go), each of which says what must hold before it.
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+// Descriptors that the monitor hands to the stage.
+const (
+	ConfigFD = 3 // the Config, as JSON in a file
+	SyncFD   = 4 // socket to the monitor: ready, go, failure
+	PidFD    = 5 // exec only: pidfd of the container's init
+)
+
+// Config is everything the stage does.
+type Config struct {
+	// Container is set for a container's init, nil for an exec.
+	Container *Container `json:"container,omitempty"`
+	Process   Process    `json:"process"`
+	Seccomp   *Seccomp   `json:"seccomp,omitempty"`
+	// Join are namespaces (CLONE_NEW*) of the container's init to enter: exec only.
+	Join int `json:"join,omitempty"`
+}
+
+// Container is the surroundings of a container's processes.
+type Container struct {
+	// Unshare are the CLONE_NEW* namespaces that the stage makes itself. The others
+	// exist when it starts.
+	Unshare    int    `json:"unshare,omitempty"`
+	Hostname   string `json:"hostname,omitempty"`
+	Domainname string `json:"domainname,omitempty"`
+	// Rootfs is a host directory over which the root filesystem is mounted; it is
+	// only seen inside the new mount namespace.
+	Rootfs string `json:"rootfs"`
+	// Propagation of "/" (MS_SLAVE, MS_SHARED, MS_PRIVATE, plus MS_REC).
+	Propagation uintptr           `json:"propagation"`
+	Root        []Mount           `json:"root"`
+	ReadOnly    bool              `json:"readOnly,omitempty"`
+	Mounts      []Mount           `json:"mounts"`
+	Devices     []Device          `json:"devices"`
+	Masked      []string          `json:"masked,omitempty"`
+	ReadOnlyIn  []string          `json:"readOnlyIn,omitempty"`
+	Sysctls     map[string]string `json:"sysctls,omitempty"`
+	// NetUp brings the loopback device of a new network namespace up.
+	NetUp bool `json:"netUp,omitempty"`
+}
+
+// Mount is one mount with its options already split.
+type Mount struct {
+	Type   string `json:"type"` // "bind" or a filesystem type
+	Source string `json:"source,omitempty"`
+	Target string `json:"target,omitempty"` // inside the container
+	// Set and Clear are MOUNT_ATTR_* flags; Recursive applies them below binds, too.
+	Set       uint64 `json:"set,omitempty"`
+	Clear     uint64 `json:"clear,omitempty"`
+	Recursive bool   `json:"recursive,omitempty"` // rbind
+	// SetAll are MOUNT_ATTR_* flags for the mount and all below it ("rro").
+	SetAll uint64 `json:"setAll,omitempty"`
+	// Propagation is MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, plus MS_REC.
+	Propagation uintptr  `json:"propagation,omitempty"`
+	Data        []string `json:"data,omitempty"` // filesystem options, "key" or "key=value"
+	// CopyUp fills a tmpfs with what the image has at Target.
+	CopyUp bool `json:"copyUp,omitempty"`
+	// Link makes a symbolic link to Source at Target instead of a mount.
+	Link bool `json:"link,omitempty"`
+}
+
+// Device is a device node.
+type Device struct {
+	Path  string `json:"path"`
+	Mode  uint32 `json:"mode"` // type and permissions as in mknod(2)
+	Major uint32 `json:"major,omitempty"`
+	Minor uint32 `json:"minor,omitempty"`
+	UID   int    `json:"uid,omitempty"`
+	GID   int    `json:"gid,omitempty"`
+}
+
+// Process is the program and its rights.
+type Process struct {
+	Args        []string `json:"args"`
+	Env         []string `json:"env"`
+	Cwd         string   `json:"cwd"`
+	Terminal    bool     `json:"terminal,omitempty"`
+	Width       uint16   `json:"width,omitempty"`
+	Height      uint16   `json:"height,omitempty"`
+	UID         uint32   `json:"uid,omitempty"`
+	GID         uint32   `json:"gid,omitempty"`
+	Groups      []uint32 `json:"groups,omitempty"`
+	Umask       *uint32  `json:"umask,omitempty"`
+	Caps        *Caps    `json:"caps,omitempty"` // nil: keep all
+	NoNewPrivs  bool     `json:"noNewPrivs,omitempty"`
+	Rlimits     []Rlimit `json:"rlimits,omitempty"`
+	OOMScoreAdj *int     `json:"oomScoreAdj,omitempty"`
+}
+
+// Caps are capability sets as bit masks.
+type Caps struct {
+	Bounding    uint64 `json:"bounding"`
+	Effective   uint64 `json:"effective"`
+	Permitted   uint64 `json:"permitted"`
+	Inheritable uint64 `json:"inheritable"`
+	Ambient     uint64 `json:"ambient"`
+}
+
+// Rlimit is one resource limit.
+type Rlimit struct {
+	Resource int    `json:"resource"`
+	Soft     uint64 `json:"soft"`
+	Hard     uint64 `json:"hard"`
+}
+
+// Seccomp is a compiled filter: sock_filter structs as they lie in memory.
+type Seccomp struct {
+	Program []byte `json:"program"`
+	Flags   uint   `json:"flags,omitempty"`
+}
+
+// Namespaces are the CLONE_NEW* flags of all namespaces an exec may join.
+const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP

@@ -1,0 +1,226 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// createMount makes a mount that is attached nowhere yet.
+func createMount(m Mount) (int, error) {
+	var fd int
+	var err error
+	if m.Type == "bind" {
+		fd, err = cloneTree(m)
+	} else {
+		fd, err = newFilesystem(m)
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := setAttributes(fd, m); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func cloneTree(m Mount) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if m.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	if err != nil {
+		return -1, fmt.Errorf("bind source %s: %w", m.Source, err)
+	}
+	return fd, nil
+}
+
+// newFilesystem mounts a filesystem. Options that together exceed a page (long
+// lists of overlay layers) only fit through fsconfig; everything else does, too.
+func newFilesystem(m Mount) (int, error) {
+	fs, err := unix.Fsopen(m.Type, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("filesystem %s: %w", m.Type, err)
+	}
+	defer func() { _ = unix.Close(fs) }()
+	if m.Source != "" {
+		if err := unix.FsconfigSetString(fs, "source", m.Source); err != nil {
+			return -1, fmt.Errorf("source %s: %w", m.Source, err)
+		}
+	}
+	for _, option := range m.Data {
+		if err := configure(fs, option); err != nil {
+			return -1, fmt.Errorf("option %s: %w%s", shorten(option), err, explain(fs))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("%w%s", err, explain(fs))
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+}
+
+// maxString is the longest value that fsconfig takes in one call.
+const maxString = 255
+
+func configure(fs int, option string) error {
+	key, value, hasValue := strings.Cut(option, "=")
+	if !hasValue {
+		return unix.FsconfigSetFlag(fs, key)
+	}
+	if key == "lowerdir" && len(value) > maxString {
+		// One layer a call; kernels before 6.8 know no "lowerdir+".
+		for _, layer := range strings.Split(value, ":") {
+			if err := unix.FsconfigSetString(fs, "lowerdir+", layer); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return unix.FsconfigSetString(fs, key, value)
+}
+
+func shorten(option string) string {
+	if len(option) > 200 {
+		return option[:200] + "…"
+	}
+	return option
+}
+
+// explain reads what the kernel says of a filesystem context's failure.
+func explain(fs int) string {
+	var buffer [1024]byte
+	n, err := unix.Read(fs, buffer[:])
+	if err != nil || n == 0 {
+		return ""
+	}
+	return " (" + strings.TrimSpace(string(buffer[:n])) + ")"
+}
+
+func setAttributes(fd int, m Mount) error {
+	if m.Set != 0 || m.Clear != 0 {
+		attr := unix.MountAttr{Attr_set: m.Set, Attr_clr: m.Clear}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fmt.Errorf("setting attributes: %w", err)
+		}
+	}
+	if m.SetAll != 0 {
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: m.SetAll}); err != nil {
+			return fmt.Errorf("setting attributes recursively: %w", err)
+		}
+	}
+	if m.Propagation == 0 {
+		return nil
+	}
+	flags := uint(unix.AT_EMPTY_PATH)
+	if m.Propagation&unix.MS_REC != 0 {
+		flags |= unix.AT_RECURSIVE
+	}
+	if err := unix.MountSetattr(fd, "", flags, &unix.MountAttr{Propagation: uint64(m.Propagation &^ unix.MS_REC)}); err != nil {
+		return fmt.Errorf("setting propagation: %w", err)
+	}
+	return nil
+}
+
+// mountOne mounts below the root filesystem. The mount point is found and made
+// without leaving the root, whatever links the image put there.
+func (s *stage) mountOne(m Mount) error {
+	fd, err := createMount(m)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	target, err := s.mountPoint(m, fd)
+	if err != nil {
+		return fmt.Errorf("mount point: %w", err)
+	}
+	defer func() { _ = unix.Close(target) }()
+	if m.CopyUp {
+		if err := copyUp(target, fd); err != nil {
+			return fmt.Errorf("copying up: %w", err)
+		}
+	}
+	return unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// mountPoint opens the place for a mount, making a directory or an empty file.
+func (s *stage) mountPoint(m Mount, mount int) (int, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(mount, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return s.ensureDir(m.Target)
+	}
+	fd, err := s.openInRoot(m.Target, unix.O_PATH)
+	if err == nil || !errors.Is(err, unix.ENOENT) {
+		return fd, err
+	}
+	parent, err := s.ensureDir(filepath.Dir(m.Target))
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(parent) }()
+	name := filepath.Base(m.Target)
+	file, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_WRONLY, 0o755)
+	if err != nil {
+		return -1, err
+	}
+	_ = unix.Close(file)
+	return s.openInRoot(m.Target, unix.O_PATH)
+}
+
+// openInRoot opens a path as if the root filesystem were "/" already.
+func (s *stage) openInRoot(path string, flags uint64) (int, error) {
+	return unix.Openat2(s.root, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+}
+
+// ensureDir opens a directory in the root filesystem and makes what is missing.
+func (s *stage) ensureDir(path string) (int, error) {
+	fd, err := s.openInRoot(path, unix.O_PATH|unix.O_DIRECTORY)
+	if err == nil || !errors.Is(err, unix.ENOENT) || path == "/" || path == "." {
+		return fd, err
+	}
+	parent, err := s.ensureDir(filepath.Dir(path))
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(parent) }()
+	if err := unix.Mkdirat(parent, filepath.Base(path), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
+	}
+	return s.openInRoot(path, unix.O_PATH|unix.O_DIRECTORY)
+}
+
+// link makes a symbolic link in the root filesystem.
+func (s *stage) link(m Mount) error {
+	parent, err := s.ensureDir(filepath.Dir(m.Target))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(parent) }()
+	err = unix.Symlinkat(m.Source, parent, filepath.Base(m.Target))
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// copyUp copies what lies below the mount point into a fresh tmpfs. Both are
+// descriptors; os.CopyFS refuses what is no file, directory or link, so those
+// alone are copied.
+func copyUp(from, to int) error {
+	source := "/proc/self/fd/" + strconv.Itoa(from)
+	dir, err := os.OpenRoot(source)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	return os.CopyFS("/proc/self/fd/"+strconv.Itoa(to), dir.FS())
+}

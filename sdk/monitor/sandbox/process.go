@@ -1,0 +1,224 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// joinSteps enter a running container. The stage's process is already in the
+// container's cgroup and pid namespace.
+func (s *stage) joinSteps() []step {
+	return []step{
+		// A thread that shares its root directory with others cannot change the mount
+		// namespace.
+		{"leaving the threads' shared directory", func() error { return unix.Unshare(unix.CLONE_FS) }},
+		{"joining the container", func() error {
+			defer func() { _ = unix.Close(PidFD) }()
+			if s.Join == 0 {
+				return nil
+			}
+			return unix.Setns(PidFD, s.Join)
+		}},
+		{"opening the terminal", s.openTerminal},
+	}
+}
+
+// processSteps give the process its limits and rights. The order matters: what
+// needs privilege comes first, and nothing but execve follows the filter and the
+// final capabilities.
+func (s *stage) processSteps() []step {
+	p := &s.Process
+	return []step{
+		{"starting a session", func() error {
+			if p.Terminal {
+				return nil // has one since the terminal was taken
+			}
+			if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
+				return err
+			}
+			return nil
+		}},
+		{"setting resource limits", s.setRlimits},
+		{"setting the OOM score", s.setOOMScore},
+		{"changing to the working directory", s.chdir},
+		{"dropping bounding capabilities", s.dropBounding},
+		{"changing the user", s.setUser},
+		{"setting the umask", func() error {
+			if p.Umask != nil {
+				unix.Umask(int(*p.Umask))
+			}
+			return nil
+		}},
+		// Descriptors above the standard ones must not reach the program.
+		{"closing descriptors on execve", func() error {
+			return unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+		}},
+		// Everything that may take time is done; from here the monitor decides when.
+		{"waiting for the start", s.waitForGo},
+		{"finding the program", s.lookPath},
+		{"forbidding new privileges", func() error {
+			if !p.NoNewPrivs {
+				return nil
+			}
+			return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		}},
+		// Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter: before the
+		// last capabilities go.
+		{"installing the seccomp filter", s.installFilter},
+		{"setting capabilities", s.setCapabilities},
+	}
+}
+
+func (s *stage) setRlimits() error {
+	for _, limit := range s.Process.Rlimits {
+		value := unix.Rlimit{Cur: limit.Soft, Max: limit.Hard}
+		err := unix.Prlimit(0, limit.Resource, &value, nil)
+		if errors.Is(err, unix.EPERM) {
+			// Without CAP_SYS_RESOURCE the hard limit cannot rise: take what there is.
+			var now unix.Rlimit
+			if err := unix.Prlimit(0, limit.Resource, nil, &now); err != nil {
+				return err
+			}
+			value = unix.Rlimit{Cur: min(limit.Soft, now.Max), Max: min(limit.Hard, now.Max)}
+			err = unix.Prlimit(0, limit.Resource, &value, nil)
+		}
+		if err != nil {
+			return fmt.Errorf("limit %d: %w", limit.Resource, err)
+		}
+	}
+	return nil
+}
+
+func (s *stage) setOOMScore() error {
+	if s.Process.OOMScoreAdj == nil {
+		return nil
+	}
+	err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*s.Process.OOMScoreAdj)), 0o644)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EROFS) {
+		return nil // lower than allowed, or no /proc here: the inherited score stays
+	}
+	return err
+}
+
+func (s *stage) chdir() error {
+	cwd := s.Process.Cwd
+	err := unix.Chdir(cwd)
+	if errors.Is(err, unix.ENOENT) && s.Container != nil {
+		if err := os.MkdirAll(cwd, 0o755); err != nil {
+			return err
+		}
+		err = unix.Chdir(cwd)
+	}
+	if err != nil {
+		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w", cwd, err)
+	}
+	return nil
+}
+
+// lastCapability is the highest capability the header knows; unknown ones are
+// EINVAL in prctl.
+const lastCapability = unix.CAP_LAST_CAP
+
+func (s *stage) dropBounding() error {
+	caps := s.Process.Caps
+	if caps == nil {
+		return nil
+	}
+	for c := range uintptr(lastCapability + 1) {
+		if caps.Bounding&(1<<c) != 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
+	return nil
+}
+
+// setUser changes the thread's ids by the bare system calls: package syscall
+// would change all threads, and execve keeps only this one.
+func (s *stage) setUser() error {
+	p := &s.Process
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	var groups unsafe.Pointer
+	if len(p.Groups) > 0 {
+		groups = unsafe.Pointer(&p.Groups[0])
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(p.Groups)), uintptr(groups), 0); errno != 0 && errno != unix.EPERM {
+		return fmt.Errorf("setgroups: %w", errno)
+	}
+	runtime.KeepAlive(p)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(p.GID), uintptr(p.GID), uintptr(p.GID)); errno != 0 {
+		return fmt.Errorf("setgid: %w", errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(p.UID), uintptr(p.UID), uintptr(p.UID)); errno != 0 {
+		return fmt.Errorf("setuid: %w", errno)
+	}
+	if p.UID == 0 {
+		return nil
+	}
+	// KEEPCAPS kept the permitted set; the filter still needs it to be effective.
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective, data[1].Effective = data[0].Permitted, data[1].Permitted
+	return unix.Capset(&header, &data[0])
+}
+
+func (s *stage) installFilter() error {
+	filter := s.Seccomp
+	if filter == nil || len(filter.Program) == 0 {
+		return nil
+	}
+	program := unix.SockFprog{
+		Len:    uint16(len(filter.Program) / int(unsafe.Sizeof(unix.SockFilter{}))),
+		Filter: (*unix.SockFilter)(unsafe.Pointer(&filter.Program[0])),
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(filter.Flags), uintptr(unsafe.Pointer(&program)))
+	runtime.KeepAlive(filter)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func (s *stage) setCapabilities() error {
+	caps := s.Process.Caps
+	if caps == nil {
+		return nil
+	}
+	// What this machine's engine does not have itself cannot be given.
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var own [2]unix.CapUserData
+	if err := unix.Capget(&header, &own[0]); err != nil {
+		return err
+	}
+	permitted := caps.Permitted & (uint64(own[1].Permitted)<<32 | uint64(own[0].Permitted))
+	effective, inheritable := caps.Effective&permitted, caps.Inheritable&permitted
+	data := [2]unix.CapUserData{
+		{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(inheritable)},
+		{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(inheritable >> 32)},
+	}
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return err
+	}
+	for c := range uintptr(lastCapability + 1) {
+		if caps.Ambient&permitted&inheritable&(1<<c) == 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0); err != nil {
+			return fmt.Errorf("ambient capability %d: %w", c, err)
+		}
+	}
+	return nil
+}

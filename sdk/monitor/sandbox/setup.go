@@ -1,0 +1,316 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// containerSteps set a container up. The stage's process is already in its
+// cgroup and in new mount, pid, uts, ipc and net namespaces (or in those it
+// shares).
+func (s *stage) containerSteps() []step {
+	c := s.Container
+	return []step{
+		// The cgroup namespace's root is the cgroup at the time of unshare: only after
+		// the process has joined its own.
+		{"unsharing namespaces", func() error { return unshare(c.Unshare) }},
+		// Before any mount, so that none of ours travels to the host.
+		{"making mounts private", func() error { return unix.Mount("", "/", "", c.Propagation, "") }},
+		{"setting the hostname", s.setHostname},
+		{"bringing loopback up", s.loopbackUp},
+		{"mounting the root filesystem", s.mountRoot},
+		// Before pivot_root: bind sources are host paths.
+		{"mounting", s.mountAll},
+		{"making devices", s.makeDevices},
+		{"changing the root", s.pivot},
+		// From here on paths are the container's.
+		{"setting sysctls", s.setSysctls},
+		{"opening the terminal", s.openTerminal},
+		{"masking paths", s.mask},
+		{"making the root read-only", s.readOnlyRoot},
+	}
+}
+
+func unshare(flags int) error {
+	if flags == 0 {
+		return nil
+	}
+	return unix.Unshare(flags)
+}
+
+func (s *stage) setHostname() error {
+	if s.Container.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.Container.Hostname)); err != nil {
+			return err
+		}
+	}
+	if s.Container.Domainname != "" {
+		return unix.Setdomainname([]byte(s.Container.Domainname))
+	}
+	return nil
+}
+
+func (s *stage) loopbackUp() error {
+	if !s.Container.NetUp {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+}
+
+// mountRoot mounts the root filesystem over the bundle's directory and opens it.
+func (s *stage) mountRoot() error {
+	dir := s.Container.Rootfs
+	for _, m := range s.Container.Root {
+		if data := strings.Join(m.Data, ","); m.Type == "overlay" && len(data) < os.Getpagesize() {
+			// One call, and older kernels take long layer lists in no other way.
+			if err := unix.Mount(m.Type, filepath.Join(dir, m.Target), m.Type, legacyFlags(m.Set), data); err != nil {
+				return err
+			}
+			continue
+		}
+		fd, err := createMount(m)
+		if err != nil {
+			return err
+		}
+		err = unix.MoveMount(fd, "", unix.AT_FDCWD, filepath.Join(dir, m.Target), unix.MOVE_MOUNT_F_EMPTY_PATH)
+		_ = unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("move_mount to %s: %w", dir, err)
+		}
+	}
+	if len(s.Container.Root) == 0 { // a plain directory still has to be a mount for pivot_root
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return err
+		}
+	}
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	s.root = root
+	return err
+}
+
+// legacyFlags are the flags of mount(2) for those of mount_setattr(2) that a
+// root filesystem may have.
+func legacyFlags(set uint64) uintptr {
+	var flags uintptr
+	for attr, flag := range map[uint64]uintptr{unix.MOUNT_ATTR_RDONLY: unix.MS_RDONLY, unix.MOUNT_ATTR_NOSUID: unix.MS_NOSUID, unix.MOUNT_ATTR_NODEV: unix.MS_NODEV, unix.MOUNT_ATTR_NOEXEC: unix.MS_NOEXEC} {
+		if set&attr != 0 {
+			flags |= flag
+		}
+	}
+	return flags
+}
+
+func (s *stage) mountAll() error {
+	for _, m := range s.Container.Mounts {
+		var err error
+		if m.Link {
+			err = s.link(m)
+		} else {
+			err = s.mountOne(m)
+		}
+		if err != nil {
+			return fmt.Errorf("%s on %s: %w", describe(m), m.Target, err)
+		}
+	}
+	return nil
+}
+
+func describe(m Mount) string {
+	if m.Source == "" || m.Source == m.Type {
+		return m.Type
+	}
+	return m.Type + " of " + m.Source
+}
+
+// pivot makes the root filesystem "/" and lets go of the host's mounts.
+func (s *stage) pivot() error {
+	if err := unix.Fchdir(s.root); err != nil {
+		return err
+	}
+	// Both roots on one directory: the old one is stacked below and detached.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	// The old root is the host's: detaching it must not reach the host.
+	if err := unix.Mount("", ".", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detaching the old root: %w", err)
+	}
+	_ = unix.Close(s.root)
+	s.root = -1
+	return unix.Chdir("/")
+}
+
+func (s *stage) setSysctls() error {
+	for key, value := range s.Container.Sysctls {
+		path := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
+		if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mask hides and write-protects paths; those that do not exist need neither.
+func (s *stage) mask() error {
+	for _, path := range s.Container.ReadOnlyIn {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		if err == nil {
+			err = unix.MoveMount(fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		}
+		_ = unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	for _, path := range s.Container.Masked {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			continue
+		}
+		var err error
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = unix.Mount("tmpfs", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,nr_inodes=2")
+		} else {
+			err = unix.Mount("/dev/null", path, "", unix.MS_BIND, "")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func (s *stage) readOnlyRoot() error {
+	if !s.Container.ReadOnly {
+		return nil
+	}
+	return unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+}
+
+// makeDevices makes device nodes and the usual links in /dev.
+func (s *stage) makeDevices() error {
+	old := unix.Umask(0)
+	defer unix.Umask(old)
+	for _, device := range s.Container.Devices {
+		if err := s.makeDevice(device); err != nil {
+			return fmt.Errorf("%s: %w", device.Path, err)
+		}
+	}
+	for _, link := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}} {
+		dev, err := s.openInRoot("/dev", unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		err = unix.Symlinkat(link[0], dev, link[1])
+		_ = unix.Close(dev)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("linking /dev/%s: %w", link[1], err)
+		}
+	}
+	return nil
+}
+
+func (s *stage) makeDevice(d Device) error {
+	parent, err := s.ensureDir(filepath.Dir(d.Path))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(parent) }()
+	name := filepath.Base(d.Path)
+	err = unix.Mknodat(parent, name, d.Mode, int(unix.Mkdev(d.Major, d.Minor)))
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if errors.Is(err, unix.EPERM) { // no mknod in a user namespace: bind the host's
+		return s.mountOne(Mount{Type: "bind", Source: d.Path, Target: d.Path})
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Fchownat(parent, name, d.UID, d.GID, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// openTerminal makes a terminal in the container's own devpts, so that the
+// program finds the name of its terminal there.
+func (s *stage) openTerminal() error {
+	if !s.Process.Terminal {
+		return nil
+	}
+	master, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	s.terminal = master
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return err
+	}
+	if s.Process.Width > 0 && s.Process.Height > 0 {
+		size := unix.Winsize{Col: s.Process.Width, Row: s.Process.Height}
+		if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &size); err != nil {
+			return err
+		}
+	}
+	slave, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY)
+	if errno != 0 {
+		return fmt.Errorf("opening the terminal's other end: %w", errno)
+	}
+	if err := unix.Fchown(int(slave), int(s.Process.UID), -1); err != nil {
+		return err
+	}
+	if s.Container != nil {
+		if err := s.console(master); err != nil {
+			return err
+		}
+	}
+	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	if err := unix.IoctlSetInt(int(slave), unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("taking the terminal: %w", err)
+	}
+	for fd := range 3 {
+		if err := unix.Dup3(int(slave), fd, 0); err != nil {
+			return err
+		}
+	}
+	return unix.Close(int(slave))
+}
+
+// console puts the terminal at /dev/console, too.
+func (s *stage) console(master int) error {
+	var number uint32
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTN, uintptr(unsafe.Pointer(&number))); errno != 0 {
+		return errno
+	}
+	fd, err := unix.Open("/dev/console", unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0o600)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return unix.Mount(fmt.Sprintf("/dev/pts/%d", number), "/dev/console", "", unix.MS_BIND, "")
+}

@@ -1,0 +1,289 @@
+package supervise
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/monitor"
+)
+
+const (
+	// lateOutput is how long output may come after the last process of a container
+	// has ended, from something outside that still holds the pipes.
+	lateOutput = 2 * time.Second
+	// farewell is how long clients may take to receive what is theirs when the
+	// monitor ends.
+	farewell = 10 * time.Second
+)
+
+// server is a monitor at work.
+type server struct {
+	config Config
+	reaper *reaper
+	log    *logFile
+	init   *process
+	pidfd  int
+
+	mu    sync.Mutex
+	execs map[string]*process
+
+	connections sync.WaitGroup
+}
+
+// Main runs a monitor until its container has ended. It answers the exit code
+// of the monitor's own process.
+func Main() int {
+	// Small and idle: no memory for speed that is not needed.
+	debug.SetGCPercent(25)
+	ready := os.NewFile(ReadyFD, "ready")
+	// Neither is for the container.
+	unix.CloseOnExec(ReadyFD)
+	unix.CloseOnExec(ConfigFD)
+	s, ended, err := begin()
+	if err != nil {
+		_ = monitor.WriteMessage(ready, monitor.Response{Error: monitor.AsFailure(err)})
+		return 1
+	}
+	listener, err := monitor.Listen(filepath.Join(s.config.Dir, monitor.SocketName))
+	if err != nil {
+		_ = s.init.signal(int(unix.SIGKILL))
+		_ = monitor.WriteMessage(ready, monitor.Response{Error: monitor.AsFailure(fmt.Errorf("listening: %w", err))})
+		return 1
+	}
+	_ = monitor.WriteMessage(ready, monitor.Response{State: monitor.StateCreated, PID: s.init.pid})
+	_ = ready.Close()
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		s.accept(listener)
+	}()
+	s.waitInit(<-ended)
+	_ = listener.Close()
+	<-accepting
+	_ = os.Remove(filepath.Join(s.config.Dir, monitor.SocketName))
+	s.waitConnections()
+	return 0
+}
+
+func begin() (*server, <-chan unix.WaitStatus, error) {
+	f := os.NewFile(ConfigFD, "config")
+	body, err := io.ReadAll(f)
+	_ = f.Close()
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &server{execs: map[string]*process{}}
+	if err := json.Unmarshal(body, &s.config); err != nil {
+		return nil, nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	// Processes of a container without a pid namespace of its own come to us when
+	// their parent dies.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, nil, err
+	}
+	if s.log, err = openLog(s.config.Streams.Log); err != nil {
+		return nil, nil, fmt.Errorf("opening the log: %w", err)
+	}
+	s.reaper = newReaper()
+	sp := spawn{name: "davit-init", flags: s.config.CloneFlags, join: s.config.JoinPaths, joinPID: -1, passPidFD: -1,
+		cgroupFiles: s.config.CgroupFiles, cgroupDir: s.config.CgroupDir, stage: s.config.Stage, streams: s.config.Streams, log: s.log}
+	init, ended, err := create(s.reaper, sp)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.init = init
+	// The configuration is not needed again; execs bring their own.
+	s.config.Stage = nil
+	if s.pidfd, err = unix.PidfdOpen(init.pid, 0); err != nil {
+		_ = init.signal(int(unix.SIGKILL))
+		return nil, nil, err
+	}
+	return s, ended, nil
+}
+
+// waitInit acts on the end of the container's init.
+func (s *server) waitInit(status unix.WaitStatus) {
+	s.init.finish(status, s.oomKilled(), filepath.Join(s.config.Dir, monitor.ExitName))
+	s.init.streams.end(lateOutput)
+	close(s.init.drained)
+	// With the pid namespace its other processes are dead, too; their ends arrive.
+	s.mu.Lock()
+	execs := make([]*process, 0, len(s.execs))
+	for _, p := range s.execs {
+		execs = append(execs, p)
+	}
+	s.mu.Unlock()
+	for _, p := range execs {
+		select {
+		case <-p.drained:
+		case <-time.After(lateOutput):
+		}
+	}
+}
+
+// oomKilled reads the kernel's count of processes killed in the cgroup.
+func (s *server) oomKilled() bool {
+	if s.config.OOMFile == "" {
+		return false
+	}
+	body, err := os.ReadFile(s.config.OOMFile)
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(body) {
+		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
+			n, err := strconv.ParseUint(string(count), 10, 64)
+			return err == nil && n > 0
+		}
+	}
+	return false
+}
+
+func (s *server) waitConnections() {
+	done := make(chan struct{})
+	go func() {
+		s.connections.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(farewell):
+	}
+}
+
+func (s *server) accept(listener *net.UnixListener) {
+	for {
+		conn, err := listener.AcceptUnix()
+		if err != nil {
+			return
+		}
+		s.connections.Go(func() {
+			defer func() { _ = conn.Close() }()
+			s.serve(conn)
+		})
+	}
+}
+
+// serve answers the one request of a connection.
+func (s *server) serve(conn *net.UnixConn) {
+	var request monitor.Request
+	if err := monitor.ReadMessage(conn, &request); err != nil {
+		_ = monitor.WriteMessage(conn, monitor.Response{Error: monitor.Failf(monitor.KindInvalid, "reading the request: %v", err)})
+		return
+	}
+	if request.Op == monitor.OpExec {
+		response := s.exec(request)
+		_ = monitor.WriteMessage(conn, response)
+		return
+	}
+	p := s.process(request.Exec)
+	if p == nil {
+		_ = monitor.WriteMessage(conn, monitor.Response{Error: monitor.Failf(monitor.KindNotFound, "no such exec: %s", request.Exec)})
+		return
+	}
+	if request.Op == monitor.OpAttach {
+		if monitor.WriteMessage(conn, monitor.Response{PID: p.pid}) == nil {
+			p.streams.attach(conn, request)
+		}
+		return
+	}
+	_ = monitor.WriteMessage(conn, s.operate(p, request))
+}
+
+func (s *server) process(exec string) *process {
+	if exec == "" {
+		return s.init
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.execs[exec]
+}
+
+func (s *server) operate(p *process, request monitor.Request) monitor.Response {
+	var err error
+	switch request.Op {
+	case monitor.OpStatus:
+	case monitor.OpStart:
+		err = p.start()
+	case monitor.OpWait:
+		// The exit status comes after the output: who waits may read the log at once.
+		<-p.drained
+	case monitor.OpSignal:
+		err = p.signal(request.Signal)
+	case monitor.OpResize:
+		err = p.streams.resize(request.Width, request.Height)
+	case monitor.OpCloseStdin:
+		p.streams.closeStdin()
+	case monitor.OpForget:
+		err = s.forget(request.Exec, p)
+	default:
+		err = monitor.Failf(monitor.KindInvalid, "unknown operation %q", request.Op)
+	}
+	state, exit := p.status()
+	return monitor.Response{Error: monitor.AsFailure(err), State: state, PID: p.pid, Exit: exit}
+}
+
+// exec creates another process in the container.
+func (s *server) exec(request monitor.Request) monitor.Response {
+	if request.Exec == "" || request.Streams == nil {
+		return monitor.Response{Error: monitor.Failf(monitor.KindInvalid, "an exec needs an ID and streams")}
+	}
+	if state, _ := s.init.status(); state != monitor.StateRunning {
+		return monitor.Response{Error: monitor.Failf(monitor.KindPrecondition, "container is not running")}
+	}
+	if p := s.process(request.Exec); p != nil {
+		return monitor.Response{State: monitor.StateCreated, PID: p.pid}
+	}
+	sp := spawn{name: "davit-exec", joinPID: -1, passPidFD: s.pidfd, cgroupFiles: request.CgroupFiles, cgroupDir: request.CgroupDir, stage: request.Process, streams: *request.Streams}
+	if s.config.JoinPID {
+		sp.joinPID = s.pidfd
+	}
+	p, ended, err := create(s.reaper, sp)
+	if err != nil {
+		return monitor.Response{Error: monitor.AsFailure(err)}
+	}
+	s.mu.Lock()
+	s.execs[request.Exec] = p
+	s.mu.Unlock()
+	s.connections.Go(func() {
+		p.finish(<-ended, false, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)))
+		select {
+		case <-waitGroup(&p.streams.outputs):
+		case <-s.init.ended:
+		}
+		p.streams.end(lateOutput)
+		close(p.drained)
+	})
+	return monitor.Response{State: monitor.StateCreated, PID: p.pid}
+}
+
+func waitGroup(group *sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	return done
+}
+
+func (s *server) forget(exec string, p *process) error {
+	if state, _ := p.status(); exec == "" || state != monitor.StateExited {
+		return monitor.Failf(monitor.KindPrecondition, "process has not ended")
+	}
+	s.mu.Lock()
+	delete(s.execs, exec)
+	s.mu.Unlock()
+	_ = os.Remove(filepath.Join(s.config.Dir, monitor.ExecExitName(exec)))
+	return nil
+}
