@@ -1,0 +1,76 @@
+// Volume-minimal is a complete volume driver: one directory per volume.
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/davit-engine/davit/sdk/mount"
+	"github.com/davit-engine/davit/sdk/plugin"
+	"github.com/davit-engine/davit/sdk/volume"
+)
+
+type driver struct {
+	volume.Claims // Unmount, Reconcile, and who uses what
+	root          string
+}
+
+func main() {
+	d := &driver{}
+	configure := func(_ context.Context, s plugin.Setup) error { d.root = s.Root; return nil }
+	plugin.Serve(plugin.Plugin{Name: "volume-minimal", Version: "1.0.0", Configure: configure, Volume: d})
+}
+
+func (d *driver) Create(ctx context.Context, name string, options, _ map[string]string) (volume.Volume, error) {
+	for option := range options {
+		return volume.Volume{}, fmt.Errorf("volume option %q: %w", option, errdefs.ErrInvalidArgument)
+	}
+	made := os.Mkdir(filepath.Join(d.root, filepath.Base(name)), 0o755)
+	v, err := d.Get(ctx, name)
+	v.Fresh = made == nil
+	return v, err
+}
+
+func (d *driver) Get(_ context.Context, name string) (volume.Volume, error) {
+	path := filepath.Join(d.root, filepath.Base(name))
+	info, err := os.Stat(path)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
+	}
+	return volume.Volume{Name: name, Mountpoint: path, Created: info.ModTime()}, nil
+}
+
+func (d *driver) List(ctx context.Context) (vs []volume.Volume, err error) {
+	entries, err := os.ReadDir(d.root)
+	for _, entry := range entries {
+		if v, err := d.Get(ctx, entry.Name()); err == nil {
+			vs = append(vs, v)
+		}
+	}
+	return vs, err
+}
+
+func (d *driver) Remove(ctx context.Context, name string) error {
+	v, err := d.Get(ctx, name)
+	if err := cmp.Or(err, d.InUse(name)); err != nil {
+		return err
+	}
+	return os.RemoveAll(v.Mountpoint)
+}
+
+func (d *driver) Mount(ctx context.Context, name, consumer string) (mount.Mount, error) {
+	v, err := d.Get(ctx, name)
+	if err == nil {
+		d.Claim(name, consumer)
+	}
+	return mount.Mount{Type: "bind", Source: v.Mountpoint, Options: []string{"rbind"}}, err
+}
+
+func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
+	_, err := d.Get(ctx, name)
+	return volume.Usage{Size: -1}, err
+}

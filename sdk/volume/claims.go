@@ -1,0 +1,59 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+)
+
+// Claims remembers who uses which volume. A driver embeds it to have Unmount and
+// Reconcile; it forgets everything with the process, and the engine's Reconcile
+// after every start brings it up to date. The zero value is ready to use.
+type Claims struct {
+	mu    sync.Mutex
+	valid map[Claim]struct{}
+}
+
+// Claim notes that a consumer uses a volume.
+func (c *Claims) Claim(name, consumer string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.valid == nil {
+		c.valid = make(map[Claim]struct{})
+	}
+	c.valid[Claim{Volume: name, Consumer: consumer}] = struct{}{}
+}
+
+// InUse is ErrFailedPrecondition naming a consumer while the volume has one.
+func (c *Claims) InUse(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for claim := range c.valid {
+		if claim.Volume == name {
+			return fmt.Errorf("volume %s is mounted by %s: %w", name, claim.Consumer, errdefs.ErrFailedPrecondition)
+		}
+	}
+	return nil
+}
+
+// Unmount implements [Driver] for drivers whose mounts need no undoing.
+func (c *Claims) Unmount(_ context.Context, name, consumer string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.valid, Claim{Volume: name, Consumer: consumer})
+	return nil
+}
+
+// Reconcile implements [Driver] for drivers whose mounts need no undoing.
+func (c *Claims) Reconcile(_ context.Context, claims []Claim) error {
+	valid := make(map[Claim]struct{}, len(claims))
+	for _, claim := range claims {
+		valid[claim] = struct{}{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.valid = valid
+	return nil
+}
