@@ -15,8 +15,8 @@ import (
 )
 
 type driver struct {
-	volume.Claims // Unmount, Reconcile, and who uses what
-	root          string
+	volume.Base // Unmount, Reconcile, Usage, and who uses what
+	root        string
 }
 
 func main() {
@@ -47,9 +47,8 @@ func (d *driver) Get(_ context.Context, name string) (volume.Volume, error) {
 func (d *driver) List(ctx context.Context) (vs []volume.Volume, err error) {
 	entries, err := os.ReadDir(d.root)
 	for _, entry := range entries {
-		if v, err := d.Get(ctx, entry.Name()); err == nil {
-			vs = append(vs, v)
-		}
+		v, _ := d.Get(ctx, entry.Name())
+		vs = append(vs, v)
 	}
 	return vs, err
 }
@@ -68,9 +67,4 @@ func (d *driver) Mount(ctx context.Context, name, consumer string) (mount.Mount,
 		d.Claim(name, consumer)
 	}
 	return mount.Mount{Type: "bind", Source: v.Mountpoint, Options: []string{"rbind"}}, err
-}
-
-func (d *driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
-	_, err := d.Get(ctx, name)
-	return volume.Usage{Size: -1}, err
 }

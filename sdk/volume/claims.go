@@ -57,3 +57,10 @@ func (c *Claims) Reconcile(_ context.Context, claims []Claim) error {
 	c.valid = valid
 	return nil
 }
+
+// Base is what a driver embeds whose mounts need no undoing and who does not
+// measure its volumes: it implements Unmount, Reconcile and Usage.
+type Base struct{ Claims }
+
+// Usage implements [Driver]: the size is not known.
+func (*Base) Usage(context.Context, string) (Usage, error) { return Usage{Size: -1}, nil }
