@@ -1,0 +1,315 @@
+// Package native is davit's own runtime driver: it turns OCI specs into
+// monitors with containers. It keeps nothing in memory that is not also in the
+// run directory or the kernel, so it may be killed at any time.
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/hashicorp/go-hclog"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
+	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/sandbox"
+	"github.com/davit-engine/davit/sdk/monitor/supervise"
+	"github.com/davit-engine/davit/sdk/runtime"
+)
+
+// Driver implements runtime.Driver.
+type Driver struct {
+	run     string
+	log     hclog.Logger
+	spawner *spawner
+	filters sync.Map // seccomp section as JSON → *sandbox.Seccomp
+	events  *broadcast
+}
+
+// New makes a driver that keeps its containers below run and starts the monitor
+// program.
+func New(run, monitorProgram string, log hclog.Logger) (*Driver, error) {
+	spawner, err := newSpawner(monitorProgram)
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast()}
+	d.sweep()
+	return d, nil
+}
+
+// Close ends the driver's own threads; containers go on.
+func (d *Driver) Close() { d.spawner.close() }
+
+// sweep undoes creations that a crash of the driver cut off: directories without
+// a record.
+func (d *Driver) sweep() {
+	entries, err := os.ReadDir(d.run)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if !entry.IsDir() || checkID(entry.Name()) != nil {
+			continue
+		}
+		if _, err := d.load(entry.Name()); errdefs.IsNotFound(err) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			if err := d.undo(ctx, entry.Name()); err != nil {
+				d.log.Error("undoing a creation that was cut off", "container", entry.Name(), "error", err)
+			}
+			cancel()
+		}
+	}
+}
+
+// undo removes a container of which there is only a directory. Its cgroup's path
+// is in the intent that Create leaves first.
+func (d *Driver) undo(ctx context.Context, id string) error {
+	body, err := os.ReadFile(filepath.Join(d.dir(id), "intent"))
+	if err == nil && len(body) > 0 {
+		group, err := cgroup.Open(string(body))
+		if err == nil {
+			// Without its container's init a monitor ends by itself.
+			err = errors.Join(group.Kill(), group.Delete(ctx))
+		}
+		if err != nil && !errdefs.IsNotFound(err) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.RemoveAll(d.dir(id))
+}
+
+// Create implements runtime.Driver.
+func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Process, err error) {
+	if err := checkID(c.ID); err != nil {
+		return runtime.Process{}, err
+	}
+	if r, err := d.load(c.ID); err == nil {
+		if response, err := monitor.Call(ctx, d.socket(c.ID), monitor.Request{Op: monitor.OpStatus}); err == nil && response.State == monitor.StateCreated {
+			return runtime.Process{PID: r.PID, Socket: d.socket(c.ID)}, nil // asked again
+		}
+		return runtime.Process{}, fmt.Errorf("container with ID %s exists: %w", c.ID, errdefs.ErrAlreadyExists)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(c.Spec, &spec); err != nil {
+		return runtime.Process{}, fmt.Errorf("reading the OCI spec: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
+		return runtime.Process{}, fmt.Errorf("linux.cgroupsPath is missing: %w", errdefs.ErrInvalidArgument)
+	}
+	dir := d.dir(c.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return runtime.Process{}, fmt.Errorf("container with ID %s is being created: %w", c.ID, errdefs.ErrAlreadyExists)
+		}
+		return runtime.Process{}, err
+	}
+	// From here a crash leaves an intent that sweep acts on.
+	defer func() {
+		if err != nil {
+			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			if undone := d.undo(cleanup, c.ID); undone != nil {
+				d.log.Error("undoing a failed creation", "container", c.ID, "error", undone)
+			}
+		}
+	}()
+	if err := os.WriteFile(filepath.Join(dir, "intent"), []byte(spec.Linux.CgroupsPath), 0o600); err != nil {
+		return runtime.Process{}, err
+	}
+	if err := os.Mkdir(filepath.Join(dir, rootfsName), 0o700); err != nil {
+		return runtime.Process{}, err
+	}
+	group, err := cgroup.Create(spec.Linux.CgroupsPath, spec.Linux.Resources)
+	if err != nil {
+		return runtime.Process{}, fmt.Errorf("making the cgroup: %w", err)
+	}
+	config, err := d.monitorConfig(&spec, c, dir, group)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	monitors := path.Join(path.Dir(spec.Linux.CgroupsPath), "monitors")
+	pid, created, err := d.spawner.spawn(ctx, c.ID, dir, monitors, config)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	r := record{PID: created.PID, Monitor: pid, MonitorStart: startTime(pid), Cgroup: spec.Linux.CgroupsPath}
+	if err := d.save(c.ID, r); err != nil {
+		return runtime.Process{}, err
+	}
+	return runtime.Process{PID: created.PID, Socket: d.socket(c.ID)}, nil
+}
+
+func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
+	t, err := translate(spec, c.Rootfs, dir, group)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	if t.stage.Seccomp, err = d.filter(spec.Linux.Seccomp); err != nil {
+		return supervise.Config{}, err
+	}
+	t.stage.Process.Terminal = c.IO.Terminal
+	t.stage.Process.Width, t.stage.Process.Height = c.IO.Width, c.IO.Height
+	stage, err := json.Marshal(t.stage)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	// What an exec needs again of the container's spec.
+	template, err := json.Marshal(execTemplate{Seccomp: t.stage.Seccomp, OOMScoreAdj: t.stage.Process.OOMScoreAdj})
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "exec-template.json"), template, 0o600); err != nil {
+		return supervise.Config{}, err
+	}
+	config := supervise.Config{
+		Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.cloneFlags, JoinPaths: t.join,
+		OOMFile: group.OOMEventPath(), ExecJoin: sandbox.Namespaces, JoinPID: t.ownPID,
+	}
+	config.CgroupFiles, config.CgroupDir, err = membership(group)
+	return config, err
+}
+
+// membership says how a process gets into the group.
+func membership(group *cgroup.Group) (files []string, dir string, err error) {
+	if group.Version() == 1 {
+		return group.JoinPaths(), "", nil
+	}
+	fd, err := group.FD()
+	if err != nil {
+		return nil, "", err
+	}
+	return nil, fd.Name(), fd.Close()
+}
+
+func streams(io runtime.IO) monitor.Streams {
+	s := monitor.Streams{Terminal: io.Terminal, Stdin: io.Stdin, StdinOnce: io.StdinOnce, Width: io.Width, Height: io.Height}
+	if io.Log != nil {
+		s.Log = &monitor.Log{Path: io.Log.Path, MaxSize: io.Log.MaxSize, MaxFile: io.Log.MaxFile}
+	}
+	return s
+}
+
+// filter compiles a seccomp section, once for each distinct one.
+func (d *Driver) filter(section *specs.LinuxSeccomp) (*sandbox.Seccomp, error) {
+	if section == nil {
+		return nil, nil
+	}
+	key, err := json.Marshal(section)
+	if err != nil {
+		return nil, err
+	}
+	if known, ok := d.filters.Load(string(key)); ok {
+		return known.(*sandbox.Seccomp), nil
+	}
+	program, flags, err := seccomp.Compile(section)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the seccomp profile: %w", err)
+	}
+	filter := &sandbox.Seccomp{Program: program, Flags: flags}
+	d.filters.Store(string(key), filter)
+	return filter, nil
+}
+
+// call asks a container's monitor; without one the container has ended.
+func (d *Driver) call(ctx context.Context, id string, request monitor.Request) (monitor.Response, error) {
+	if _, err := d.load(id); err != nil {
+		return monitor.Response{}, err
+	}
+	response, err := monitor.Call(ctx, d.socket(id), request)
+	return response, convertError(id, err)
+}
+
+// convertError gives a monitor's failure the kind that callers expect.
+func convertError(id string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if monitor.Gone(err) {
+		return fmt.Errorf("container %s has ended: %w", id, errdefs.ErrNotFound)
+	}
+	var failure *monitor.Failure
+	if !errors.As(err, &failure) {
+		return err
+	}
+	switch failure.Kind {
+	case monitor.KindNotFound:
+		return fmt.Errorf("%w: %w", failure, errdefs.ErrNotFound)
+	case monitor.KindPrecondition:
+		return fmt.Errorf("%w: %w", failure, errdefs.ErrFailedPrecondition)
+	case monitor.KindInvalid:
+		return fmt.Errorf("%w: %w", failure, errdefs.ErrInvalidArgument)
+	case monitor.KindCommandNotFound:
+		return &commandError{failure.Message, runtime.ErrCommandNotFound}
+	case monitor.KindCommandNotExecable:
+		return &commandError{failure.Message, runtime.ErrNotExecutable}
+	}
+	return failure
+}
+
+// commandError has exactly the stage's text and the kind beside it.
+type commandError struct {
+	text string
+	kind error
+}
+
+func (e *commandError) Error() string { return e.text }
+func (e *commandError) Unwrap() error { return e.kind }
+
+// Start implements runtime.Driver.
+func (d *Driver) Start(ctx context.Context, id, execID string) error {
+	_, err := d.call(ctx, id, monitor.Request{Op: monitor.OpStart, Exec: execID})
+	return err
+}
+
+// Signal implements runtime.Driver.
+func (d *Driver) Signal(ctx context.Context, id, execID string, number int, all bool) error {
+	if !all {
+		_, err := d.call(ctx, id, monitor.Request{Op: monitor.OpSignal, Exec: execID, Signal: number})
+		return err
+	}
+	r, err := d.load(id)
+	if err != nil {
+		return err
+	}
+	group, err := cgroup.Open(r.Cgroup)
+	if err != nil {
+		return err
+	}
+	if unix.Signal(number) == unix.SIGKILL {
+		return group.Kill()
+	}
+	pids, err := group.Procs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.Signal(number)); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("signalling process %d of %s: %w", pid, id, err)
+		}
+	}
+	return nil
+}
+
+// Resize implements runtime.Driver.
+func (d *Driver) Resize(ctx context.Context, id, execID string, width, height uint16) error {
+	_, err := d.call(ctx, id, monitor.Request{Op: monitor.OpResize, Exec: execID, Width: width, Height: height})
+	return err
+}
+
+// CloseStdin implements runtime.Driver.
+func (d *Driver) CloseStdin(ctx context.Context, id, execID string) error {
+	_, err := d.call(ctx, id, monitor.Request{Op: monitor.OpCloseStdin, Exec: execID})
+	return err
+}

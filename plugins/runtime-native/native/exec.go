@@ -1,0 +1,78 @@
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/sandbox"
+	"github.com/davit-engine/davit/sdk/runtime"
+)
+
+// execTemplate is what every exec of a container takes from the container's
+// spec.
+type execTemplate struct {
+	Seccomp     *sandbox.Seccomp `json:"seccomp,omitempty"`
+	OOMScoreAdj *int             `json:"oomScoreAdj,omitempty"`
+}
+
+// Exec implements runtime.Driver.
+func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, error) {
+	if err := checkID(e.ExecID); err != nil {
+		return runtime.Process{}, err
+	}
+	r, err := d.load(e.ID)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	var process specs.Process
+	if err := json.Unmarshal(e.Process, &process); err != nil {
+		return runtime.Process{}, fmt.Errorf("reading the OCI process: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	var template execTemplate
+	body, err := os.ReadFile(filepath.Join(d.dir(e.ID), "exec-template.json"))
+	if err == nil {
+		err = json.Unmarshal(body, &template)
+	}
+	if err != nil {
+		return runtime.Process{}, fmt.Errorf("reading the container's exec template: %w", err)
+	}
+	converted, err := convertProcess(&process)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	converted.Terminal = e.IO.Terminal
+	converted.Width, converted.Height = e.IO.Width, e.IO.Height
+	if converted.OOMScoreAdj == nil {
+		converted.OOMScoreAdj = template.OOMScoreAdj
+	}
+	stage := sandbox.Config{Process: converted, Join: sandbox.Namespaces, Seccomp: template.Seccomp}
+	if converted.Caps == nil {
+		stage.Seccomp = nil // a privileged exec
+	}
+	request := monitor.Request{Op: monitor.OpExec, Exec: e.ExecID}
+	if request.Process, err = json.Marshal(stage); err != nil {
+		return runtime.Process{}, err
+	}
+	s := streams(e.IO)
+	request.Streams = &s
+	group, err := cgroup.Open(r.Cgroup)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	if request.CgroupFiles, request.CgroupDir, err = membership(group); err != nil {
+		return runtime.Process{}, err
+	}
+	response, err := d.call(ctx, e.ID, request)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	return runtime.Process{PID: response.PID, Socket: d.socket(e.ID)}, nil
+}
