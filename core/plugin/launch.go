@@ -1,0 +1,252 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/davit-engine/davit/sdk/errcode"
+	sdk "github.com/davit-engine/davit/sdk/plugin"
+	pluginv1 "github.com/davit-engine/davit/sdk/proto/davit/plugin/v1"
+)
+
+// permanent marks errors that trying again does not mend: the files or the
+// configuration have to change first.
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// instance is one life of a plugin: a configured process and its connection.
+type instance struct {
+	proc     *process
+	client   *goplugin.Client
+	conn     *grpc.ClientConn
+	version  string
+	features []string
+	dead     chan struct{} // closed by the supervisor when it has given it up
+}
+
+// launch starts a process of a plugin and answers it configured.
+func launch(ctx context.Context, f found, m Manifest, o Options) (*instance, error) {
+	config, err := m.configure(o.Config[m.Name])
+	if err != nil {
+		return nil, permanent{err}
+	}
+	settings, err := structpb.NewStruct(config)
+	if err != nil {
+		return nil, permanent{fmt.Errorf("encoding configuration of %s: %w", m.Name, err)}
+	}
+	setup := &pluginv1.ConfigureRequest{
+		EngineId: o.EngineID,
+		Root:     filepath.Join(o.Root, "drivers", m.Name),
+		Run:      filepath.Join(o.Run, "drivers", m.Name),
+		Config:   settings,
+	}
+	for _, dir := range []string{setup.GetRoot(), setup.GetRun()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("making directory of %s: %w", m.Name, err)
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, o.StartTimeout)
+	defer cancel()
+	out := &lines{log: o.Logger.With("plugin", m.Name)}
+	inst := &instance{proc: newProcess(f.path, leastLevel(ctx, o.Logger)), dead: make(chan struct{})}
+	// go-plugin cannot be interrupted while it waits for a process; the process's
+	// end interrupts it.
+	stop := context.AfterFunc(ctx, inst.proc.kill)
+	err = inst.start(ctx, m, setup, o, out)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		return inst, nil
+	}
+	inst.end()
+	var final permanent
+	switch {
+	case errors.As(err, &final):
+		return nil, err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("%s was not ready within %s and was killed", f.path, o.StartTimeout)
+	case ctx.Err() == nil:
+		err = fmt.Errorf("starting %s: %w", f.path, err)
+	}
+	if last := out.last(); last != "" {
+		err = fmt.Errorf("%w (it said: %s)", err, last)
+	}
+	return nil, err
+}
+
+func (i *instance) start(ctx context.Context, m Manifest, setup *pluginv1.ConfigureRequest, o Options, out io.Writer) error {
+	i.client = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  sdk.Handshake(),
+		Plugins:          goplugin.PluginSet{"davit": &goplugin.NetRPCUnsupportedPlugin{}},
+		RunnerFunc:       i.proc.runner,
+		SkipHostEnv:      true, // the runner passes on what is fit for plugins
+		StartTimeout:     2 * o.StartTimeout,
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		AutoMTLS:         o.AutoMTLS,
+		Logger:           hclog.NewNullLogger(), // go-plugin's own lines; the plugin's come by Stderr
+		Stderr:           out,
+		SyncStdout:       out,
+		SyncStderr:       out,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: filepath.Join(o.Run, "plugins")},
+		GRPCDialOptions: []grpc.DialOption{
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(sdk.MaxMessage), grpc.MaxCallSendMsgSize(sdk.MaxMessage)),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{
+				Time: o.Keepalive, Timeout: o.KeepaliveTimeout, PermitWithoutStream: true,
+			}),
+			// A connection that goes idle would look like one that was lost.
+			grpc.WithIdleTimeout(0),
+		},
+	})
+	if _, err := i.client.Start(); err != nil {
+		if version, ok := otherVersion(err); ok {
+			return permanent{fmt.Errorf("plugin %s speaks protocol version %s, this engine version %d: install the plugin made for this engine: %w",
+				m.Name, version, sdk.ProtocolVersion, errdefs.ErrInvalidArgument)}
+		}
+		// A process that closes its output before it has said anything is about to
+		// end; how it ends tells more than go-plugin's error.
+		select {
+		case <-i.proc.exited:
+			return errors.New(i.proc.ended())
+		case <-time.After(100 * time.Millisecond):
+			return err
+		}
+	}
+	rpc, err := i.client.Client()
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	grpcClient, ok := rpc.(*goplugin.GRPCClient)
+	if !ok {
+		return permanent{fmt.Errorf("plugin %s does not speak gRPC: %w", m.Name, errdefs.ErrInvalidArgument)}
+	}
+	i.conn = grpcClient.Conn
+	return i.introduce(ctx, m, setup)
+}
+
+// introduce asks the plugin who it is and tells it where it works.
+func (i *instance) introduce(ctx context.Context, m Manifest, setup *pluginv1.ConfigureRequest) error {
+	identity := pluginv1.NewIdentityClient(errcode.Conn(i.conn))
+	info, err := identity.Info(ctx, &pluginv1.InfoRequest{})
+	if err != nil {
+		return fmt.Errorf("asking what it serves: %w", err)
+	}
+	i.version = info.GetVersion()
+	served := false
+	var services []string
+	for _, s := range info.GetServices() {
+		services = append(services, s.GetName())
+		if s.GetName() == kinds()[m.Kind] {
+			served = true
+			i.features = slices.Clone(s.GetFeatures())
+		}
+	}
+	if !served {
+		return permanent{fmt.Errorf("plugin %s is declared as a %s driver and serves %v instead: %w",
+			m.Name, m.Kind, services, errdefs.ErrInvalidArgument)}
+	}
+	if _, err := identity.Configure(ctx, setup); err != nil {
+		err = fmt.Errorf("configuring %s: %w", m.Name, err)
+		if errdefs.IsInvalidArgument(err) {
+			return permanent{err}
+		}
+		return err
+	}
+	return nil
+}
+
+// otherVersion reads the plugin's version out of go-plugin's error, which has no
+// type of its own.
+func otherVersion(err error) (string, bool) {
+	if !strings.Contains(err.Error(), "incompatible API version") {
+		return "", false
+	}
+	_, rest, ok := strings.Cut(err.Error(), "Plugin version: ")
+	version, _, _ := strings.Cut(rest, ",")
+	return version, ok
+}
+
+// leastLevel is what a plugin need not send lines below of.
+func leastLevel(ctx context.Context, log *slog.Logger) string {
+	for _, l := range []struct {
+		level slog.Level
+		name  string
+	}{{slog.LevelDebug, "debug"}, {slog.LevelInfo, "info"}, {slog.LevelWarn, "warn"}} {
+		if log.Enabled(ctx, l.level) {
+			return l.name
+		}
+	}
+	return "error"
+}
+
+// watch returns when the instance cannot serve any more, with the reason, or
+// with nil when ctx has ended.
+func (i *instance) watch(ctx context.Context) error {
+	watching, cancel := context.WithCancel(ctx)
+	lost := make(chan struct{})
+	go func() {
+		defer close(lost)
+		// The connection never leaves Ready on its own account. Keepalive makes
+		// sure that a stopped process is noticed here.
+		if i.conn.GetState() == connectivity.Ready {
+			i.conn.WaitForStateChange(watching, connectivity.Ready)
+		}
+	}()
+	defer func() { cancel(); <-lost }()
+	select {
+	case <-i.proc.exited:
+	case <-lost:
+		if ctx.Err() != nil {
+			return nil
+		}
+		// A dying process loses its connection first.
+		select {
+		case <-i.proc.exited:
+		case <-time.After(50 * time.Millisecond):
+			return fmt.Errorf("process %d did not answer and was killed", i.proc.pid())
+		}
+	case <-ctx.Done():
+		return nil
+	}
+	return errors.New(i.proc.ended())
+}
+
+// stop ends the instance in good order: what it is doing may be finished.
+func (i *instance) stop() {
+	timer := time.AfterFunc(3*time.Second, i.proc.kill)
+	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	// Whatever it answers, it is ended next.
+	_, _ = pluginv1.NewIdentityClient(i.conn).Shutdown(ctx, &pluginv1.ShutdownRequest{})
+	i.client.Kill()
+	i.end()
+}
+
+// end kills the instance's process and frees everything of it.
+func (i *instance) end() {
+	if i.conn != nil {
+		_ = i.conn.Close() // open calls fail, which is meant
+	}
+	if gone := i.proc.end(); gone && i.client != nil {
+		i.client.Kill() // only collects its goroutines now
+	}
+}

@@ -1,0 +1,134 @@
+package plugin
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/davit-engine/davit/sdk/errcode"
+	runtimev1 "github.com/davit-engine/davit/sdk/proto/davit/runtime/v1"
+)
+
+// route is a connection to whatever process a plugin has at the time of a call.
+// Calls wait while the plugin is restarted, and are repeated once if their
+// connection broke: every RPC is idempotent by contract.
+type route struct{ plugin *supervised }
+
+var _ grpc.ClientConnInterface = route{}
+
+// deathNotice is how long a call with a broken connection waits for the
+// supervisor to find out; it watches the same connection.
+const deathNotice = time.Second
+
+// Invoke implements grpc.ClientConnInterface.
+func (r route) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	// Wait lasts as long as its container, over any number of restarts.
+	endless := method == runtimev1.Runtime_Wait_FullMethodName
+	if !endless {
+		var cancel context.CancelFunc
+		ctx, cancel = r.bounded(ctx)
+		defer cancel()
+	}
+	for repeated := false; ; repeated = true {
+		inst, err := r.plugin.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		err = inst.conn.Invoke(ctx, method, args, reply, opts...)
+		if !inst.lost(ctx, err) || repeated && !endless {
+			return err
+		}
+	}
+}
+
+// NewStream implements grpc.ClientConnInterface. The contracts have streams from
+// the plugin only; such a stream is opened anew if it breaks before its first
+// message.
+func (r route) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s := &stream{open: func() (grpc.ClientStream, *instance, error) {
+		waiting, cancel := r.bounded(ctx)
+		defer cancel()
+		inst, err := r.plugin.acquire(waiting)
+		if err != nil {
+			return nil, nil, err
+		}
+		cs, err := inst.conn.NewStream(ctx, desc, method, opts...)
+		return cs, inst, err
+	}}
+	var err error
+	if s.ClientStream, s.inst, err = s.open(); err != nil && s.inst != nil && s.inst.lost(ctx, err) {
+		s.fixed = true
+		s.ClientStream, s.inst, err = s.open()
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.fixed = s.fixed || desc.ClientStreams
+	return s, nil
+}
+
+func (r route) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, r.plugin.options.CallTimeout)
+}
+
+// lost says whether a call failed because its instance has died.
+func (i *instance) lost(ctx context.Context, err error) bool {
+	if !errcode.Broken(err) {
+		// Close cancels calls whose process was given up.
+		select {
+		case <-i.dead:
+			return err != nil && ctx.Err() == nil && errcode.Reason(err) == ""
+		default:
+			return false
+		}
+	}
+	timer := time.NewTimer(deathNotice)
+	defer timer.Stop()
+	select {
+	case <-i.dead:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// stream is a stream from the plugin. Like all of them it is used by one
+// goroutine.
+type stream struct {
+	grpc.ClientStream
+	open    func() (grpc.ClientStream, *instance, error)
+	inst    *instance
+	request any
+	fixed   bool // nothing may be repeated any more
+}
+
+// SendMsg implements grpc.ClientStream.
+func (s *stream) SendMsg(m any) error {
+	s.request = m
+	return s.ClientStream.SendMsg(m)
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *stream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if s.fixed || !s.inst.lost(s.Context(), err) {
+		s.fixed = true
+		return err
+	}
+	s.fixed = true
+	if s.ClientStream, s.inst, err = s.open(); err != nil {
+		return err
+	}
+	if err := s.ClientStream.SendMsg(s.request); err != nil {
+		return err
+	}
+	if err := s.CloseSend(); err != nil {
+		return err
+	}
+	return s.ClientStream.RecvMsg(m)
+}

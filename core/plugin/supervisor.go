@@ -1,0 +1,218 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 10 * time.Second
+	// A process that lived this long is restarted as if it had never died.
+	stable = 10 * time.Second
+	// After so many failures in a row calls do not wait for the next try.
+	patience = 5
+	// How often the files of a plugin that cannot work are looked at.
+	recheck = 2 * time.Second
+)
+
+// supervised is one plugin and the care for its process. The states and who
+// may change them (only run):
+//
+//	starting --launched--> ready --died--> backoff --waited--> starting
+//	starting --failed----> backoff
+//	starting --permanent-> failed  --files changed--> starting
+//	any      --closed----> stopped
+type supervised struct {
+	found   found
+	options Options
+	log     *slog.Logger
+	onReady func(ctx context.Context, again bool)
+
+	mu       sync.Mutex
+	status   Status
+	instance *instance     // with StateReady
+	failures int           // in a row
+	changed  chan struct{} // closed and replaced at every change
+}
+
+func supervise(f found, o Options, onReady func(context.Context, bool)) *supervised {
+	return &supervised{
+		found: f, options: o, log: o.Logger.With("plugin", f.name()), onReady: onReady,
+		changed: make(chan struct{}),
+		status: Status{
+			Name: f.name(), Kind: f.kind, Driver: f.driver, Path: f.path,
+			Default: o.Defaults[f.kind] == f.driver, State: StateStarting, Since: time.Now(),
+		},
+	}
+}
+
+// run keeps the plugin alive until ctx ends.
+func (s *supervised) run(ctx context.Context) {
+	defer s.change(func(st *Status) { st.State = StateStopped })
+	delay := minBackoff
+	for again := false; ctx.Err() == nil; again = true {
+		seen := fingerprint(s.found)
+		inst, err := s.launch(ctx, again)
+		if ctx.Err() != nil {
+			if inst != nil {
+				inst.stop()
+			}
+			return
+		}
+		if err == nil {
+			started := time.Now()
+			s.log.Info("driver ready", "pid", inst.proc.pid(), "version", inst.version)
+			s.onReady(ctx, again)
+			err = inst.watch(ctx)
+			s.retire(inst, err)
+			if ctx.Err() != nil {
+				return
+			}
+			if time.Since(started) >= stable {
+				delay = minBackoff
+			}
+		}
+		var final permanent
+		if errors.As(err, &final) {
+			s.log.Error("driver cannot work", "error", err)
+			s.change(func(st *Status) { st.State, st.LastError = StateFailed, err.Error() })
+			s.waitForFiles(ctx, seen)
+			delay = minBackoff
+			continue
+		}
+		s.log.Warn("driver died or did not start, trying again", "error", err, "in", delay)
+		s.change(func(st *Status) { st.State, st.LastError = StateBackoff, err.Error() })
+		pause(ctx, delay)
+		delay = min(2*delay, maxBackoff)
+	}
+}
+
+func (s *supervised) launch(ctx context.Context, again bool) (*instance, error) {
+	s.change(func(st *Status) {
+		st.State = StateStarting
+		if again {
+			st.Restarts++
+		}
+	})
+	m, sum, err := inspect(s.found)
+	if err != nil {
+		return nil, permanent{err}
+	}
+	s.change(func(st *Status) { st.Version, st.SHA256 = m.Version, sum })
+	inst, err := launch(ctx, s.found, m, s.options)
+	if err != nil {
+		s.mu.Lock()
+		s.failures++
+		s.mu.Unlock()
+		return nil, err
+	}
+	s.mu.Lock()
+	s.instance, s.failures = inst, 0
+	s.mu.Unlock()
+	s.change(func(st *Status) {
+		st.State, st.PID, st.Features = StateReady, inst.proc.pid(), inst.features
+		if inst.version != "" {
+			st.Version = inst.version
+		}
+	})
+	return inst, nil
+}
+
+// retire takes an instance out of use, first of all for new calls.
+func (s *supervised) retire(inst *instance, reason error) {
+	s.mu.Lock()
+	s.instance = nil
+	s.mu.Unlock()
+	s.change(func(st *Status) {
+		st.PID = 0
+		st.State = StateStopped
+		if reason != nil {
+			st.State, st.LastError = StateBackoff, reason.Error()
+		}
+	})
+	close(inst.dead)
+	if reason == nil {
+		inst.stop()
+	} else {
+		inst.end()
+	}
+}
+
+func (s *supervised) change(fn func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.status.State
+	fn(&s.status)
+	if s.status.State != before {
+		s.status.Since = time.Now()
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// waitForFiles returns when somebody has changed the plugin's files, so that
+// what is mended comes up without a restart of the engine.
+func (s *supervised) waitForFiles(ctx context.Context, seen string) {
+	for ctx.Err() == nil && fingerprint(s.found) == seen {
+		pause(ctx, recheck)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// acquire answers the running instance and waits for it while it is started or
+// restarted, as long as ctx allows and success is likely.
+func (s *supervised) acquire(ctx context.Context) (*instance, error) {
+	for {
+		s.mu.Lock()
+		inst, state, changed := s.instance, s.status, s.changed
+		hopeless := s.failures >= patience
+		s.mu.Unlock()
+		switch {
+		case inst != nil:
+			return inst, nil
+		case state.State == StateFailed, hopeless:
+			return nil, s.unavailable("does not work", state.LastError)
+		case state.State == StateStopped:
+			return nil, s.unavailable("is stopped", "the engine is shutting down")
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, ctx.Err()
+			}
+			return nil, s.unavailable("is not ready", state.LastError)
+		}
+	}
+}
+
+func (s *supervised) unavailable(what, why string) error {
+	if why == "" {
+		why = "it is still starting"
+	}
+	return fmt.Errorf("%s driver %q %s: %s: %w", s.found.kind, s.found.driver, what, why, errdefs.ErrUnavailable)
+}
+
+// report answers the present status.
+func (s *supervised) report() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	st.Features = append([]string(nil), st.Features...)
+	return st
+}
