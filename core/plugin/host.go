@@ -41,12 +41,20 @@ type Host struct {
 	closed    bool
 }
 
+// maxRun leaves room, in the 107 characters of a unix socket's path, for
+// "/plugins/plugin-dir" and "/plugin" with ten digits each.
+const maxRun = 107 - len("/plugins/plugin-dir") - len("/plugin") - 2*10
+
 // New checks the options. Nothing runs before Start.
 func New(o Options) (*Host, error) {
 	for _, path := range append([]string{o.Root, o.Run}, o.Dirs...) {
 		if !filepath.IsAbs(path) {
 			return nil, fmt.Errorf("plugin host: path %q is not absolute: %w", path, errdefs.ErrInvalidArgument)
 		}
+	}
+	if len(o.Run) > maxRun {
+		return nil, fmt.Errorf("run directory %s is too long for the sockets below it: %d characters, at most %d: %w",
+			o.Run, len(o.Run), maxRun, errdefs.ErrInvalidArgument)
 	}
 	for kind := range o.Defaults {
 		if _, ok := kinds()[kind]; !ok {

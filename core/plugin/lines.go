@@ -84,7 +84,11 @@ func (l *lines) structured(fields map[string]any) {
 		level = slog.LevelError
 	}
 	if level >= slog.LevelError {
-		l.tail = append(l.tail[:0], message)
+		why := message
+		if cause, ok := fields["error"].(string); ok {
+			why += ": " + cause
+		}
+		l.tail = append(l.tail[:0], why)
 	}
 	attrs := make([]slog.Attr, 0, len(fields))
 	for _, key := range slices.Sorted(maps.Keys(fields)) {

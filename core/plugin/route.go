@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/davit-engine/davit/sdk/errcode"
 	runtimev1 "github.com/davit-engine/davit/sdk/proto/davit/runtime/v1"
@@ -36,8 +38,11 @@ func (r route) Invoke(ctx context.Context, method string, args, reply any, opts 
 			return err
 		}
 		err = inst.conn.Invoke(ctx, method, args, reply, opts...)
-		if !inst.lost(ctx, err) || repeated && !endless {
+		if !inst.lost(ctx, err) {
 			return err
+		}
+		if repeated && !endless {
+			return r.plugin.died()
 		}
 	}
 }
@@ -46,7 +51,7 @@ func (r route) Invoke(ctx context.Context, method string, args, reply any, opts 
 // the plugin only; such a stream is opened anew if it breaks before its first
 // message.
 func (r route) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	s := &stream{open: func() (grpc.ClientStream, *instance, error) {
+	s := &stream{plugin: r.plugin, open: func() (grpc.ClientStream, *instance, error) {
 		waiting, cancel := r.bounded(ctx)
 		defer cancel()
 		inst, err := r.plugin.acquire(waiting)
@@ -81,7 +86,7 @@ func (i *instance) lost(ctx context.Context, err error) bool {
 		// Close cancels calls whose process was given up.
 		select {
 		case <-i.dead:
-			return err != nil && ctx.Err() == nil && errcode.Reason(err) == ""
+			return status.Code(err) == codes.Canceled && ctx.Err() == nil
 		default:
 			return false
 		}
@@ -101,6 +106,7 @@ func (i *instance) lost(ctx context.Context, err error) bool {
 // goroutine.
 type stream struct {
 	grpc.ClientStream
+	plugin  *supervised
 	open    func() (grpc.ClientStream, *instance, error)
 	inst    *instance
 	request any
@@ -116,14 +122,18 @@ func (s *stream) SendMsg(m any) error {
 // RecvMsg implements grpc.ClientStream.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	if s.fixed || !s.inst.lost(s.Context(), err) {
-		s.fixed = true
+	lost := err != nil && s.inst.lost(s.Context(), err)
+	if lost && s.fixed {
+		return s.plugin.died()
+	}
+	if s.fixed = true; !lost {
 		return err
 	}
-	s.fixed = true
-	if s.ClientStream, s.inst, err = s.open(); err != nil {
+	cs, inst, err := s.open()
+	if err != nil {
 		return err
 	}
+	s.ClientStream, s.inst = cs, inst
 	if err := s.ClientStream.SendMsg(s.request); err != nil {
 		return err
 	}

@@ -208,6 +208,11 @@ func (s *supervised) unavailable(what, why string) error {
 	return fmt.Errorf("%s driver %q %s: %s: %w", s.found.kind, s.found.driver, what, why, errdefs.ErrUnavailable)
 }
 
+// died is the error of a call whose process was lost under it.
+func (s *supervised) died() error {
+	return s.unavailable("died during the call", s.report().LastError)
+}
+
 // report answers the present status.
 func (s *supervised) report() Status {
 	s.mu.Lock()
