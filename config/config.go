@@ -1,0 +1,139 @@
+// Package config is davitd's configuration: a TOML file, its defaults and its
+// checks. It knows the keys, not what becomes of them.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Version of davit; set by the linker.
+var Version = "dev"
+
+// DefaultPath is the file read when none is named.
+const DefaultPath = "/etc/davit/davit.toml"
+
+// Config is the content of the file.
+type Config struct {
+	Root         string   `toml:"root"`
+	Run          string   `toml:"run"`
+	Listen       []string `toml:"listen"`
+	Group        string   `toml:"group"`
+	LogLevel     string   `toml:"log_level"`
+	CgroupParent string   `toml:"cgroup_parent"`
+
+	Defaults   Defaults            `toml:"defaults"`
+	Plugins    Plugins             `toml:"plugins"`
+	Logs       Logs                `toml:"logs"`
+	Network    Network             `toml:"network"`
+	Registries map[string]Registry `toml:"registries"`
+}
+
+// Defaults name the drivers used where none is named.
+type Defaults struct {
+	Storage string `toml:"storage"`
+	Network string `toml:"network"`
+	Runtime string `toml:"runtime"`
+	Volume  string `toml:"volume"`
+}
+
+// Plugins says where plugins are and how they are run.
+type Plugins struct {
+	Dirs         []string `toml:"dirs"`
+	AutoMTLS     bool     `toml:"auto_mtls"`
+	StartTimeout Duration `toml:"start_timeout"`
+	CallTimeout  Duration `toml:"call_timeout"`
+	// Config holds the settings of each plugin by name; the plugin host checks
+	// them against the plugin's manifest.
+	Config map[string]map[string]any `toml:"config"`
+}
+
+// Logs is the default rotation of containers' logs.
+type Logs struct {
+	MaxSize Size `toml:"max_size"`
+	MaxFile int  `toml:"max_file"`
+}
+
+// Network is the engine's own part of networking.
+type Network struct {
+	NetnsPool int      `toml:"netns_pool"`
+	DNS       []string `toml:"dns"`
+}
+
+// Registry is how one registry is reached.
+type Registry struct {
+	Insecure bool `toml:"insecure"`
+}
+
+// Default is the configuration without a file.
+func Default() Config {
+	return Config{
+		Root:         "/var/lib/davit",
+		Run:          "/run/davit",
+		Listen:       []string{"unix:///run/davit.sock"},
+		Group:        "davit",
+		LogLevel:     "info",
+		CgroupParent: "/davit",
+		Defaults:     Defaults{Storage: "overlay", Network: "bridge", Runtime: "native", Volume: "local"},
+		Plugins: Plugins{
+			Dirs:         []string{"/usr/local/lib/davit/plugins", "/usr/lib/davit/plugins"},
+			AutoMTLS:     true,
+			StartTimeout: Duration(defaultStart),
+			CallTimeout:  Duration(defaultCall),
+		},
+		Logs:    Logs{MaxSize: 100 << 20, MaxFile: 3},
+		Network: Network{NetnsPool: 4},
+	}
+}
+
+// Load reads a file over the defaults and checks the result. With an empty path
+// it reads [DefaultPath], which need not exist.
+func Load(path string) (Config, error) {
+	name := path
+	if name == "" {
+		name = DefaultPath
+	}
+	data, err := os.ReadFile(name)
+	if path == "" && errors.Is(err, fs.ErrNotExist) {
+		return Default(), nil
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	return Parse(name, data)
+}
+
+// Parse is Load for the content of a file; the name is for messages.
+func Parse(name string, data []byte) (Config, error) {
+	c := Default()
+	dec := toml.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return Config{}, explain(name, err)
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
+}
+
+// Level is the log level.
+func (c Config) Level() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return slog.LevelInfo // Validate has refused it
+	}
+	return level
+}
+
+// invalid makes an error of the kind that all wrong configuration has.
+func invalid(format string, args ...any) error {
+	return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf(format, args...))
+}

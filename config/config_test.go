@@ -1,0 +1,143 @@
+package config
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDefaultFileIsTheDefaults(t *testing.T) {
+	got, err := Load("davit.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Network.DNS = []string{} // written down as empty
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDefaultFileShowsEveryKey(t *testing.T) {
+	data, err := os.ReadFile("davit.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{
+		"root", "run", "listen", "group", "log_level", "cgroup_parent", "[defaults]", "[plugins]", "dirs", "auto_mtls",
+		"start_timeout", "call_timeout", "[plugins.config.", "[logs]", "max_size", "max_file", "[network]", "netns_pool",
+		"dns", "[registries.", "insecure",
+	} {
+		if !strings.Contains(string(data), "\n"+key) && !strings.Contains(string(data), "\n#"+key) {
+			t.Errorf("%s is not in the default file", key)
+		}
+	}
+}
+
+func TestEverythingCanBeSet(t *testing.T) {
+	got, err := Parse("x.toml", []byte(`
+root = "/r"
+run = "/s"
+listen = ["tcp://127.0.0.1:2375"]
+group = "g"
+log_level = "debug"
+cgroup_parent = "/x/y"
+[defaults]
+storage = "btrfs"
+[plugins]
+dirs = ["/p"]
+auto_mtls = false
+start_timeout = "90s"
+call_timeout = "1h"
+[plugins.config.network-bridge]
+bridge = "b0"
+pools = ["10.0.0.0/8"]
+mtu = 1400
+[logs]
+max_size = "1g"
+max_file = 5
+[network]
+netns_pool = 0
+dns = ["9.9.9.9", "2620:fe::fe"]
+[registries."localhost:5000"]
+insecure = true
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Root: "/r", Run: "/s", Listen: []string{"tcp://127.0.0.1:2375"}, Group: "g", LogLevel: "debug", CgroupParent: "/x/y",
+		Defaults: Defaults{Storage: "btrfs", Network: "bridge", Runtime: "native", Volume: "local"},
+		Plugins: Plugins{
+			Dirs: []string{"/p"}, StartTimeout: Duration(90 * time.Second), CallTimeout: Duration(time.Hour),
+			Config: map[string]map[string]any{
+				"network-bridge": {"bridge": "b0", "pools": []any{"10.0.0.0/8"}, "mtu": int64(1400)},
+			},
+		},
+		Logs:       Logs{MaxSize: 1 << 30, MaxFile: 5},
+		Network:    Network{DNS: []string{"9.9.9.9", "2620:fe::fe"}},
+		Registries: map[string]Registry{"localhost:5000": {Insecure: true}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got.Level() != slog.LevelDebug {
+		t.Errorf("level %v", got.Level())
+	}
+}
+
+func TestMistakesAreExplained(t *testing.T) {
+	for text, want := range map[string]string{
+		"\n\nrot = \"/x\"":                           `f.toml:3:1: unknown key "rot"; did you mean "root"?`,
+		"[plugins]\ndris = []":                       `f.toml:2:1: unknown key "plugins.dris"; did you mean "plugins.dirs"?`,
+		"max_file = 3":                               `did you mean "logs.max_file"?`,
+		"[network]\nfrobnicate_everything = true":    `known keys: netns_pool, dns`,
+		"root = 5":                                   `f.toml:1:8: key "root"`,
+		"root = [":                                   `f.toml:1`,
+		"[plugins]\nstart_timeout = \"soon\"":        `"soon" is not a duration`,
+		"[logs]\nmax_size = \"big\"":                 `"big" is not a size`,
+		"root = \"var\"":                             `f.toml: root = "var": must be an absolute path`,
+		"log_level = \"loud\"":                       `none of debug, info, warn, error`,
+		"listen = []":                                `at least one address`,
+		"listen = [\"http://x\"]":                    `neither unix:///PATH nor tcp://HOST:PORT`,
+		"cgroup_parent = \"davit\"":                  `must be a path such as "/davit"`,
+		"[network]\ndns = [\"dns.example\"]":         `"dns.example" is not an IP address`,
+		"[logs]\nmax_file = 0":                       `must be at least 1`,
+		"[defaults]\nvolume = \"\"":                  `defaults.volume = "": must be the name of a driver`,
+		"[registries.\"https://x\"]\ninsecure=true":  `must be HOST or HOST:PORT`,
+		"run = \"/" + strings.Repeat("x", 80) + "\"": `81 characters are too many`,
+	} {
+		_, err := Parse("f.toml", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", text, err, want)
+		} else if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v is not an invalid argument", text, err)
+		}
+	}
+}
+
+func TestLoadNamesTheMissingFile(t *testing.T) {
+	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); err == nil || !strings.Contains(err.Error(), "none.toml") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	data, err := os.ReadFile("davit.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("f.toml", data)
+		if err == nil && c.Validate() != nil {
+			t.Error("accepted what is not valid")
+		}
+	})
+}
