@@ -229,11 +229,12 @@ func (i *instance) watch(ctx context.Context) error {
 	return errors.New(i.proc.ended())
 }
 
-// stop ends the instance in good order: what it is doing may be finished.
-func (i *instance) stop() {
+// stop ends the instance in good order: what it is doing may be finished, though
+// ctx has ended.
+func (i *instance) stop(ctx context.Context) {
 	timer := time.AfterFunc(3*time.Second, i.proc.kill)
 	defer timer.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	// Whatever it answers, it is ended next.
 	_, _ = pluginv1.NewIdentityClient(i.conn).Shutdown(ctx, &pluginv1.ShutdownRequest{})

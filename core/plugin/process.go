@@ -70,7 +70,7 @@ func engineOnly(v string) bool {
 }
 
 // Start implements runner.Runner.
-func (p *process) Start(context.Context) (err error) {
+func (p *process) Start(ctx context.Context) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.killed {
@@ -93,7 +93,8 @@ func (p *process) Start(context.Context) (err error) {
 	}
 	ends = append(ends, stderrW)
 
-	cmd := exec.Command(p.path)
+	// The context that go-plugin gives ends with the start.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path)
 	cmd.Env = p.env
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = stdoutW, stderrW

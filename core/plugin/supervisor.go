@@ -62,7 +62,7 @@ func (s *supervised) run(ctx context.Context) {
 		inst, err := s.launch(ctx, again)
 		if ctx.Err() != nil {
 			if inst != nil {
-				inst.stop()
+				s.retire(ctx, inst, nil)
 			}
 			return
 		}
@@ -71,7 +71,7 @@ func (s *supervised) run(ctx context.Context) {
 			s.log.Info("driver ready", "pid", inst.proc.pid(), "version", inst.version)
 			s.onReady(ctx, again)
 			err = inst.watch(ctx)
-			s.retire(inst, err)
+			s.retire(ctx, inst, err)
 			if ctx.Err() != nil {
 				return
 			}
@@ -126,7 +126,7 @@ func (s *supervised) launch(ctx context.Context, again bool) (*instance, error) 
 }
 
 // retire takes an instance out of use, first of all for new calls.
-func (s *supervised) retire(inst *instance, reason error) {
+func (s *supervised) retire(ctx context.Context, inst *instance, reason error) {
 	s.mu.Lock()
 	s.instance = nil
 	s.mu.Unlock()
@@ -139,7 +139,7 @@ func (s *supervised) retire(inst *instance, reason error) {
 	})
 	close(inst.dead)
 	if reason == nil {
-		inst.stop()
+		inst.stop(ctx)
 	} else {
 		inst.end()
 	}

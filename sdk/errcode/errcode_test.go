@@ -78,7 +78,7 @@ func TestOtherErrorsAreLeftAlone(t *testing.T) {
 		t.Error("nil must stay nil")
 	}
 	plain := errors.New("plain")
-	if got := Decode(plain); got != plain {
+	if got := Decode(plain); !errors.Is(got, plain) || got.Error() != "plain" {
 		t.Errorf("got %v", got)
 	}
 	if got := overWire(plain); got.Error() != "plain" || !errdefs.IsUnknown(got) {

@@ -72,10 +72,11 @@ func (s *server) Health(ctx context.Context, _ *pluginv1.HealthRequest) (*plugin
 	if s.plugin.Health == nil {
 		return &pluginv1.HealthResponse{Healthy: true}, nil
 	}
+	r := &pluginv1.HealthResponse{Healthy: true}
 	if err := s.plugin.Health(ctx); err != nil {
-		return &pluginv1.HealthResponse{Reason: err.Error()}, nil
+		r.Healthy, r.Reason = false, err.Error()
 	}
-	return &pluginv1.HealthResponse{Healthy: true}, nil
+	return r, nil
 }
 
 // Shutdown implements the Identity service.

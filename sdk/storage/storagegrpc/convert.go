@@ -35,6 +35,7 @@ func fromProto(p *storagev1.Info) storage.Info {
 		i.Kind = storage.KindActive
 	case storagev1.Kind_KIND_COMMITTED:
 		i.Kind = storage.KindCommitted
+	case storagev1.Kind_KIND_UNSPECIFIED:
 	}
 	if t := p.GetCreated(); t != nil {
 		i.Created = t.AsTime()
