@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 // binary answers the path of a plugin binary, building it on first use.
-func binary(t *testing.T, name string) string {
+func binary(t testing.TB, name string) string {
 	t.Helper()
 	built.once.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "davit-plugins"); built.err != nil {
@@ -60,7 +60,7 @@ func binary(t *testing.T, name string) string {
 
 // bench is a plugin directory and a host over it.
 type bench struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	o    Options
 	logs *safeBuffer
@@ -83,7 +83,7 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("plugins must belong to root")

@@ -15,28 +15,27 @@ import (
 )
 
 type driver struct {
-	volume.Base // Unmount, Reconcile, Usage, and who uses what
-	root        string
+	plugin.Setup // Root: where the volumes are
+	volume.Base  // Unmount, Reconcile, Usage, and who uses what
 }
 
 func main() {
 	d := &driver{}
-	configure := func(_ context.Context, s plugin.Setup) error { d.root = s.Root; return nil }
-	plugin.Serve(plugin.Plugin{Name: "volume-minimal", Version: "1.0.0", Configure: configure, Volume: d})
+	plugin.Serve(plugin.Plugin{Name: "volume-minimal", Version: "1.0.0", Configure: d.Keep, Volume: d})
 }
 
 func (d *driver) Create(ctx context.Context, name string, options, _ map[string]string) (volume.Volume, error) {
 	for option := range options {
 		return volume.Volume{}, fmt.Errorf("volume option %q: %w", option, errdefs.ErrInvalidArgument)
 	}
-	made := os.Mkdir(filepath.Join(d.root, filepath.Base(name)), 0o755)
+	made := os.Mkdir(filepath.Join(d.Root, filepath.Base(name)), 0o755)
 	v, err := d.Get(ctx, name)
 	v.Fresh = made == nil
 	return v, err
 }
 
 func (d *driver) Get(_ context.Context, name string) (volume.Volume, error) {
-	path := filepath.Join(d.root, filepath.Base(name))
+	path := filepath.Join(d.Root, filepath.Base(name))
 	info, err := os.Stat(path)
 	if err != nil {
 		return volume.Volume{}, fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
@@ -45,10 +44,11 @@ func (d *driver) Get(_ context.Context, name string) (volume.Volume, error) {
 }
 
 func (d *driver) List(ctx context.Context) (vs []volume.Volume, err error) {
-	entries, err := os.ReadDir(d.root)
+	entries, err := os.ReadDir(d.Root)
 	for _, entry := range entries {
-		v, _ := d.Get(ctx, entry.Name())
-		vs = append(vs, v)
+		if v, err := d.Get(ctx, entry.Name()); err == nil {
+			vs = append(vs, v)
+		}
 	}
 	return vs, err
 }

@@ -28,6 +28,13 @@ type Setup struct {
 	Logger hclog.Logger // lines appear in the engine's log
 }
 
+// Keep remembers what the engine said. It is the Configure of plugins that have
+// nothing to do then.
+func (s *Setup) Keep(_ context.Context, given Setup) error {
+	*s = given
+	return nil
+}
+
 // Plugin describes a plugin process. Exactly the drivers that are not nil are
 // served.
 type Plugin struct {
