@@ -25,7 +25,8 @@ const deathNotice = time.Second
 
 // Invoke implements grpc.ClientConnInterface.
 func (r route) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	// Wait lasts as long as its container, over any number of restarts.
+	// Wait lasts as long as its container, over any number of restarts and also
+	// while the driver cannot work: it must not be taken for the container's end.
 	endless := method == runtimev1.Runtime_Wait_FullMethodName
 	if !endless {
 		var cancel context.CancelFunc
@@ -33,7 +34,7 @@ func (r route) Invoke(ctx context.Context, method string, args, reply any, opts 
 		defer cancel()
 	}
 	for repeated := false; ; repeated = true {
-		inst, err := r.plugin.acquire(ctx)
+		inst, err := r.plugin.acquire(ctx, endless)
 		if err != nil {
 			return err
 		}
@@ -54,7 +55,7 @@ func (r route) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	s := &stream{plugin: r.plugin, open: func() (grpc.ClientStream, *instance, error) {
 		waiting, cancel := r.bounded(ctx)
 		defer cancel()
-		inst, err := r.plugin.acquire(waiting)
+		inst, err := r.plugin.acquire(waiting, false)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -175,17 +175,17 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // acquire answers the running instance and waits for it while it is started or
-// restarted, as long as ctx allows and success is likely.
-func (s *supervised) acquire(ctx context.Context) (*instance, error) {
+// restarted, as long as ctx allows and, unless endless, as success is likely.
+func (s *supervised) acquire(ctx context.Context, endless bool) (*instance, error) {
 	for {
 		s.mu.Lock()
 		inst, state, changed := s.instance, s.status, s.changed
-		hopeless := s.failures >= patience
+		hopeless := !endless && (s.failures >= patience || state.State == StateFailed)
 		s.mu.Unlock()
 		switch {
 		case inst != nil:
 			return inst, nil
-		case state.State == StateFailed, hopeless:
+		case hopeless:
 			return nil, s.unavailable("does not work", state.LastError)
 		case state.State == StateStopped:
 			return nil, s.unavailable("is stopped", "the engine is shutting down")
