@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/docker/go-units"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/davit-engine/davit/core/container"
+	"github.com/davit-engine/davit/core/image"
+	"github.com/davit-engine/davit/core/spec"
+)
+
+func platformMatches(want string, img image.Image) bool {
+	parsed, err := platforms.Parse(want)
+	if err != nil {
+		return false
+	}
+	return platforms.OnlyStrict(parsed).Match(platforms.Normalize(img.Config.Platform))
+}
+
+// mergeConfig fills what the user left open with the image's configuration, as
+// Docker does: lists are added to, commands replaced together.
+func mergeConfig(user *mobycontainer.Config, img dockerspec.DockerOCIImage) (*mobycontainer.Config, error) {
+	c := *user
+	from := img.Config
+	if c.User == "" {
+		c.User = from.User
+	}
+	c.ExposedPorts = maps.Clone(c.ExposedPorts)
+	for exposed := range from.ExposedPorts {
+		port, err := network.ParsePort(exposed)
+		if err != nil {
+			return nil, fmt.Errorf("port %q of the image: %w: %w", exposed, err, errdefs.ErrInvalidArgument)
+		}
+		if c.ExposedPorts == nil {
+			c.ExposedPorts = network.PortSet{}
+		}
+		c.ExposedPorts[port] = struct{}{}
+	}
+	c.Env = mergeEnv(from.Env, c.Env)
+	if len(c.Labels) > 0 || len(from.Labels) > 0 {
+		labels := maps.Clone(from.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, c.Labels)
+		c.Labels = labels
+	}
+	if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = from.Cmd
+		}
+		if c.Entrypoint == nil {
+			c.Entrypoint = from.Entrypoint
+		}
+	} else if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" {
+		c.Entrypoint = nil // --entrypoint "" clears the image's
+	}
+	if c.WorkingDir == "" {
+		c.WorkingDir = from.WorkingDir
+	}
+	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
+		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir))
+	}
+	if len(from.Volumes) > 0 {
+		volumes := maps.Clone(from.Volumes)
+		maps.Copy(volumes, c.Volumes)
+		c.Volumes = volumes
+	}
+	if c.StopSignal == "" {
+		c.StopSignal = from.StopSignal
+	}
+	if c.Healthcheck == nil && from.Healthcheck != nil {
+		c.Healthcheck = from.Healthcheck
+	}
+	if len(c.Shell) == 0 {
+		c.Shell = from.Shell
+	}
+	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("no command specified")
+	}
+	return &c, nil
+}
+
+// mergeEnv takes the image's variables and then the user's; the user's win.
+func mergeEnv(base, user []string) []string {
+	merged := slices.Clone(user)
+	for _, entry := range slices.Backward(base) {
+		key, _, _ := strings.Cut(entry, "=")
+		if !slices.ContainsFunc(user, func(own string) bool { k, _, _ := strings.Cut(own, "="); return k == key }) {
+			merged = slices.Insert(merged, 0, entry)
+		}
+	}
+	return merged
+}
+
+// defaults fills in and checks a container's configuration; what it changes is
+// a copy.
+func (e *Engine) defaults(r *container.Record) (warnings []string, err error) {
+	host := *r.HostConfig
+	r.HostConfig = &host
+	if host.NetworkMode == "" || host.NetworkMode == network.NetworkDefault {
+		host.NetworkMode = network.NetworkBridge
+	}
+	if host.RestartPolicy.Name == "" {
+		host.RestartPolicy.Name = mobycontainer.RestartPolicyDisabled
+	}
+	if err := mobycontainer.ValidateRestartPolicy(host.RestartPolicy); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if host.AutoRemove && !host.RestartPolicy.IsNone() {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("can't create 'AutoRemove' container with restart policy")
+	}
+	if host.ShmSize == 0 {
+		host.ShmSize = 64 << 20
+	}
+	if host.ShmSize < 0 {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("SHM size can not be less than 0")
+	}
+	if len(host.Links) > 0 {
+		return nil, fmt.Errorf("links are not supported: put the containers on a network of their own, where they find each other by name: %w", errdefs.ErrInvalidArgument)
+	}
+	if host.UsernsMode != "" && !host.UsernsMode.IsHost() {
+		return nil, fmt.Errorf("user namespace mode %q: %w", host.UsernsMode, errdefs.ErrNotImplemented)
+	}
+	if host.Init != nil && *host.Init {
+		return nil, fmt.Errorf("--init: %w", errdefs.ErrNotImplemented)
+	}
+	if len(host.DeviceRequests) > 0 {
+		return nil, fmt.Errorf("device requests (--gpus): %w", errdefs.ErrNotImplemented)
+	}
+	switch host.LogConfig.Type {
+	case "", "json-file":
+		host.LogConfig.Type = "json-file"
+	case "none":
+	default:
+		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("logger: no log driver named '%s' is registered", host.LogConfig.Type))
+	}
+	if host.LogConfig.Config == nil {
+		host.LogConfig.Config = map[string]string{}
+	}
+	if _, _, err := e.logLimits(host.LogConfig); err != nil {
+		return nil, err
+	}
+	if r.Config.Hostname == "" && !host.UTSMode.IsHost() && !host.NetworkMode.IsHost() {
+		config := *r.Config
+		config.Hostname = r.ID[:12]
+		r.Config = &config
+	}
+	// What the kernel would refuse at start is refused now.
+	if _, err := spec.Resources(host.Resources); err != nil {
+		return nil, err
+	}
+	return warnings, nil
+}
+
+// logLimits reads max-size and max-file, with the engine's defaults.
+func (e *Engine) logLimits(config mobycontainer.LogConfig) (size int64, files int, err error) {
+	size, files = e.LogMaxSize, e.LogMaxFile
+	for key, value := range config.Config {
+		switch key {
+		case "max-size":
+			if value == "-1" {
+				size = 0
+			} else if size, err = units.FromHumanSize(value); err != nil {
+				return 0, 0, fmt.Errorf("log-opt max-size: %w: %w", err, errdefs.ErrInvalidArgument)
+			}
+		case "max-file":
+			if _, err := fmt.Sscanf(value, "%d", &files); err != nil || files < 1 {
+				return 0, 0, errdefs.ErrInvalidArgument.WithMessage("max-file cannot be less than 1")
+			}
+		case "labels", "labels-regex", "env", "env-regex", "tag", "compress", "mode", "max-buffer-size":
+			// Accepted for compatibility; they change nothing that is read back.
+		default:
+			return 0, 0, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("unknown log opt '%s' for json-file log driver", key))
+		}
+	}
+	return size, files, nil
+}

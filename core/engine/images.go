@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+
+	mobyimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/registry"
+
+	"github.com/davit-engine/davit/core/backend"
+	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/image"
+)
+
+// ImageList implements the API's backend.
+func (e *Engine) ImageList(ctx context.Context, o backend.ImageListOptions) ([]mobyimage.Summary, error) {
+	images, err := e.Images.List(ctx, o.Filters)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]mobyimage.Summary, 0, len(images))
+	for _, img := range images {
+		list = append(list, e.imageSummary(img))
+	}
+	slices.SortStableFunc(list, func(a, b mobyimage.Summary) int { return int(b.Created - a.Created) })
+	return list, nil
+}
+
+func (e *Engine) imageSummary(img image.Image) mobyimage.Summary {
+	summary := mobyimage.Summary{
+		ID: img.ID.String(), RepoTags: img.RepoTags, RepoDigests: img.RepoDigests, Size: img.Size, SharedSize: -1,
+		Labels: img.Config.Config.Labels,
+	}
+	if img.Config.Created != nil {
+		summary.Created = img.Config.Created.Unix()
+	}
+	if summary.RepoTags == nil {
+		summary.RepoTags = []string{}
+	}
+	if summary.RepoDigests == nil {
+		summary.RepoDigests = []string{}
+	}
+	for _, c := range e.containers.All() {
+		if c.Record().Image == summary.ID {
+			summary.Containers++
+		}
+	}
+	return summary
+}
+
+// imageInUse answers a container that has an image; a running one rather than
+// another.
+func (e *Engine) imageInUse(imageID string) (containerID string, running bool) {
+	for _, c := range e.containers.All() {
+		r := c.Record()
+		if r.Image != imageID {
+			continue
+		}
+		containerID = r.ID[:12]
+		if r.Status.Alive() {
+			return containerID, true
+		}
+	}
+	return containerID, false
+}
+
+// ImageInspect implements the API's backend.
+func (e *Engine) ImageInspect(ctx context.Context, name string) (mobyimage.InspectResponse, error) {
+	return e.Images.Inspect(ctx, name)
+}
+
+// ImageHistory implements the API's backend.
+func (e *Engine) ImageHistory(ctx context.Context, name string) ([]mobyimage.HistoryResponseItem, error) {
+	return e.Images.History(ctx, name)
+}
+
+// ImagePull implements the API's backend.
+func (e *Engine) ImagePull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out backend.Progress) error {
+	return e.Images.Pull(ctx, ref, platform, auth, out)
+}
+
+// ImageTag implements the API's backend.
+func (e *Engine) ImageTag(ctx context.Context, name, ref string) error {
+	return e.Images.Tag(ctx, name, ref)
+}
+
+// ImageRemove implements the API's backend.
+func (e *Engine) ImageRemove(ctx context.Context, name string, force, noPrune bool) ([]mobyimage.DeleteResponse, error) {
+	return e.Images.Remove(ctx, name, force, noPrune, e.imageInUse)
+}
+
+// ImagesPrune implements the API's backend.
+func (e *Engine) ImagesPrune(ctx context.Context, f filter.Args) (mobyimage.PruneReport, error) {
+	return e.Images.Prune(ctx, f, e.imageInUse)
+}
+
+// ImageLoad implements the API's backend.
+func (e *Engine) ImageLoad(ctx context.Context, in io.Reader, quiet bool, out backend.Progress) error {
+	return e.Images.Load(ctx, in, quiet, out)
+}
+
+// ImageSave implements the API's backend.
+func (e *Engine) ImageSave(ctx context.Context, names []string, out io.Writer) error {
+	return e.Images.Save(ctx, names, out)
+}
+
+// ImageImport implements the API's backend.
+func (e *Engine) ImageImport(ctx context.Context, o backend.ImageImportOptions, in io.Reader, out backend.Progress) error {
+	for i := range o.Changes {
+		o.Changes[i] = strings.TrimSpace(o.Changes[i])
+	}
+	return e.Images.Import(ctx, image.ImportOptions{Repo: o.Repo, Tag: o.Tag, Message: o.Message, Platform: o.Platform, Changes: o.Changes}, in, out)
+}

@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	mobyimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	mobyvolume "github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/core/backend"
+	"github.com/davit-engine/davit/core/container"
+	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/plugin"
+)
+
+// APIVersion and MinAPIVersion are the newest and oldest versions of the Docker
+// Engine API that davit speaks.
+const (
+	APIVersion    = "1.51"
+	MinAPIVersion = "1.40"
+)
+
+// SystemInfo describes engine and host.
+func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
+	info := system.Info{
+		ID: e.ID, Driver: e.Drivers.Default(plugin.Storage), LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
+		KernelVersion: kernelVersion(), OperatingSystem: osName(), OSType: runtime.GOOS, Architecture: unameMachine(), NCPU: runtime.NumCPU(),
+		DockerRootDir: e.Root, ServerVersion: e.Version, DefaultRuntime: e.Drivers.Default(plugin.Runtime), Runtimes: map[string]system.RuntimeWithStatus{},
+		LiveRestoreEnabled: true, SystemTime: time.Now().Format(time.RFC3339Nano), NGoroutines: runtime.NumGoroutine(),
+		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true, IPv4Forwarding: true,
+		RegistryConfig: &registry.ServiceConfig{IndexConfigs: map[string]*registry.IndexInfo{}}, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
+		Plugins: system.PluginsInfo{Log: []string{"json-file", "none"}}, Labels: []string{}, Warnings: []string{},
+	}
+	if cgroupVersion() == "1" {
+		info.OomKillDisable = true
+		info.SecurityOptions = info.SecurityOptions[:1]
+	}
+	info.Name, _ = os.Hostname()
+	var memory unix.Sysinfo_t
+	if unix.Sysinfo(&memory) == nil {
+		info.MemTotal = int64(memory.Totalram) * int64(memory.Unit)
+	}
+	for _, c := range e.containers.All() {
+		info.Containers++
+		switch c.Record().Status {
+		case container.Running:
+			info.ContainersRunning++
+		case container.Paused:
+			info.ContainersPaused++
+		default:
+			info.ContainersStopped++
+		}
+	}
+	if images, err := e.Images.List(ctx, nil); err == nil {
+		info.Images = len(images)
+	}
+	for _, status := range e.Drivers.List() {
+		switch status.Kind {
+		case plugin.Storage:
+			info.DriverStatus = append(info.DriverStatus, [2]string{"Driver plugin " + status.Driver, string(status.State)})
+		case plugin.Network:
+			info.Plugins.Network = append(info.Plugins.Network, status.Driver)
+		case plugin.Volume:
+			info.Plugins.Volume = append(info.Plugins.Volume, status.Driver)
+		case plugin.Runtime:
+			info.Runtimes[status.Driver] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: status.Path}}
+		}
+		if status.State != plugin.StateReady && status.LastError != "" {
+			info.Warnings = append(info.Warnings, fmt.Sprintf("WARNING: driver plugin %s is %s: %s", status.Name, status.State, status.LastError))
+		}
+	}
+	info.Plugins.Network = append(info.Plugins.Network, "host", "null")
+	return info, nil
+}
+
+// SystemVersion describes the engine's version.
+func (e *Engine) SystemVersion(context.Context) (system.VersionResponse, error) {
+	response := system.VersionResponse{
+		Platform: system.PlatformInfo{Name: "davit"}, Version: e.Version, APIVersion: APIVersion, MinAPIVersion: MinAPIVersion,
+		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
+		Components: []system.ComponentVersion{{Name: "Engine", Version: e.Version, Details: map[string]string{
+			"ApiVersion": APIVersion, "MinAPIVersion": MinAPIVersion, "Os": runtime.GOOS, "Arch": runtime.GOARCH, "GoVersion": runtime.Version(),
+			"KernelVersion": kernelVersion(), "Experimental": "false", "GitCommit": "", "BuildTime": "",
+		}}},
+	}
+	for _, status := range e.Drivers.List() {
+		response.Components = append(response.Components, system.ComponentVersion{Name: status.Name, Version: status.Version})
+	}
+	return response, nil
+}
+
+// SystemDiskUsage measures images, containers and volumes.
+func (e *Engine) SystemDiskUsage(ctx context.Context) (system.DiskUsage, error) {
+	var usage system.DiskUsage
+	images, err := e.ImageList(ctx, backend.ImageListOptions{})
+	if err != nil {
+		return usage, err
+	}
+	blobs, err := e.Images.DiskUsage(ctx)
+	if err != nil {
+		return usage, err
+	}
+	usage.ImageUsage = &mobyimage.DiskUsage{Items: images, TotalCount: int64(len(images)), TotalSize: blobs}
+	for _, img := range images {
+		usage.ImageUsage.TotalSize += img.Size
+		if img.Containers > 0 {
+			usage.ImageUsage.ActiveCount++
+		} else {
+			usage.ImageUsage.Reclaimable += img.Size
+		}
+	}
+	containers, err := e.ContainerList(ctx, backend.ContainerListOptions{All: true, Size: true})
+	if err != nil {
+		return usage, err
+	}
+	usage.ContainerUsage = &mobycontainer.DiskUsage{Items: containers, TotalCount: int64(len(containers))}
+	for _, c := range containers {
+		usage.ContainerUsage.TotalSize += c.SizeRw
+		if c.State == mobycontainer.StateRunning || c.State == mobycontainer.StatePaused {
+			usage.ContainerUsage.ActiveCount++
+		} else {
+			usage.ContainerUsage.Reclaimable += c.SizeRw
+		}
+	}
+	volumes, err := e.VolumeList(ctx, nil)
+	if err != nil {
+		return usage, err
+	}
+	usage.VolumeUsage = &mobyvolume.DiskUsage{TotalCount: int64(len(volumes.Volumes))}
+	for _, v := range volumes.Volumes {
+		size, users := int64(-1), int64(len(e.volumeUsers(v.Name)))
+		if driver, err := e.Drivers.Volume(v.Driver); err == nil {
+			if measured, err := driver.Usage(ctx, v.Name); err == nil {
+				size = measured.Size
+			}
+		}
+		v.UsageData = &mobyvolume.UsageData{Size: size, RefCount: users}
+		usage.VolumeUsage.Items = append(usage.VolumeUsage.Items, v)
+		usage.VolumeUsage.TotalSize += max(size, 0)
+		if users > 0 {
+			usage.VolumeUsage.ActiveCount++
+		} else {
+			usage.VolumeUsage.Reclaimable += max(size, 0)
+		}
+	}
+	return usage, nil
+}
+
+// Events implements the API's backend.
+func (e *Engine) Events(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error {
+	if err := f.Validate("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "type", "volume"); err != nil {
+		return err
+	}
+	return e.Bus.Stream(ctx, since, until, f, fn)
+}
+
+// DriverPlugins implements the API's backend.
+func (e *Engine) DriverPlugins(context.Context) ([]plugin.Status, error) {
+	return e.Drivers.List(), nil
+}
+
+func cgroupVersion() string {
+	var fs unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		return "2"
+	}
+	return "1"
+}
+
+func uname() unix.Utsname {
+	var u unix.Utsname
+	_ = unix.Uname(&u)
+	return u
+}
+
+func kernelVersion() string { u := uname(); return string(bytes.TrimRight(u.Release[:], "\x00")) }
+func unameMachine() string  { u := uname(); return string(bytes.TrimRight(u.Machine[:], "\x00")) }
+
+func osName() string {
+	body, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return runtime.GOOS
+	}
+	for line := range strings.Lines(string(body)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			return strings.Trim(name, `"`)
+		}
+	}
+	return runtime.GOOS
+}

@@ -1,0 +1,220 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/davit-engine/davit/core/backend"
+	"github.com/davit-engine/davit/core/container"
+	"github.com/davit-engine/davit/core/logs"
+	"github.com/davit-engine/davit/core/spec"
+	"github.com/davit-engine/davit/sdk/storage"
+)
+
+// errInvalid is short for the kind of a bad request.
+var errInvalid = errdefs.ErrInvalidArgument
+
+// ContainerUpdate changes limits and the restart policy, of a running container
+// too.
+func (e *Engine) ContainerUpdate(ctx context.Context, name string, u mobycontainer.UpdateConfig) (mobycontainer.UpdateResponse, error) {
+	response := mobycontainer.UpdateResponse{Warnings: []string{}}
+	c, err := e.find(ctx, name)
+	if err != nil {
+		return response, err
+	}
+	if u.RestartPolicy.Name != "" {
+		if err := mobycontainer.ValidateRestartPolicy(u.RestartPolicy); err != nil {
+			return response, fmt.Errorf("%w: %w", err, errInvalid)
+		}
+	}
+	end, err := c.Begin(ctx)
+	if err != nil {
+		return response, err
+	}
+	defer end()
+	r := c.Record()
+	if u.RestartPolicy.Name != "" && !u.RestartPolicy.IsNone() && r.HostConfig.AutoRemove {
+		return response, errInvalid.WithMessage("Restart policy cannot be updated because AutoRemove is enabled for the container")
+	}
+	host := *r.HostConfig
+	mergeResources(&host.Resources, u.Resources)
+	if u.RestartPolicy.Name != "" {
+		host.RestartPolicy = u.RestartPolicy
+	}
+	resources, err := spec.Resources(host.Resources)
+	if err != nil {
+		return response, err
+	}
+	if r.Status.Alive() {
+		// Devices are not updated: what is open stays open.
+		resources.Devices = nil
+		body, err := json.Marshal(resources)
+		if err != nil {
+			return response, err
+		}
+		driver, err := e.Drivers.Runtime(r.RuntimeDriver)
+		if err != nil {
+			return response, err
+		}
+		if err := driver.Update(ctx, r.ID, body); err != nil {
+			return response, fmt.Errorf("cannot update container %s: %w", r.ID, err)
+		}
+	}
+	if err := c.Update(func(r *container.Record) error { r.HostConfig = &host; return nil }); err != nil {
+		return response, err
+	}
+	e.containerEvent(r, events.ActionUpdate, nil)
+	return response, nil
+}
+
+// mergeResources takes what an update sets; zero means unchanged.
+func mergeResources(to *mobycontainer.Resources, from mobycontainer.Resources) {
+	set(&to.CPUShares, from.CPUShares)
+	set(&to.Memory, from.Memory)
+	set(&to.MemoryReservation, from.MemoryReservation)
+	set(&to.MemorySwap, from.MemorySwap)
+	set(&to.CPUPeriod, from.CPUPeriod)
+	set(&to.CPUQuota, from.CPUQuota)
+	set(&to.CPURealtimePeriod, from.CPURealtimePeriod)
+	set(&to.CPURealtimeRuntime, from.CPURealtimeRuntime)
+	set(&to.CpusetCpus, from.CpusetCpus)
+	set(&to.CpusetMems, from.CpusetMems)
+	set(&to.BlkioWeight, from.BlkioWeight)
+	if from.NanoCPUs != 0 {
+		to.NanoCPUs, to.CPUPeriod, to.CPUQuota = from.NanoCPUs, 0, 0
+	} else if from.CPUQuota != 0 {
+		to.NanoCPUs = 0
+	}
+	if from.PidsLimit != nil {
+		to.PidsLimit = from.PidsLimit
+	}
+}
+
+func set[T comparable](to *T, from T) {
+	var zero T
+	if from != zero {
+		*to = from
+	}
+}
+
+// ContainerRename gives a container another name.
+func (e *Engine) ContainerRename(ctx context.Context, name, newName string) error {
+	c, err := e.find(ctx, name)
+	if err != nil {
+		return err
+	}
+	if newName == "" {
+		return errInvalid.WithMessage("Neither old nor new names may be empty")
+	}
+	if newName[0] == '/' {
+		newName = newName[1:]
+	}
+	if err := container.CheckName(newName); err != nil {
+		return fmt.Errorf("error when allocating new name: %w", err)
+	}
+	old := c.Record().Name
+	if old == newName {
+		return errInvalid.WithMessage("Renaming a container with the same name as its current name")
+	}
+	if err := e.containers.Reserve(newName, c.ID); err != nil {
+		return fmt.Errorf("error when allocating new name: %w", err)
+	}
+	if err := c.Update(func(r *container.Record) error { r.Name = newName; return nil }); err != nil {
+		e.containers.Free(newName, c.ID)
+		return err
+	}
+	e.containers.Free(old, c.ID)
+	e.Networks.Rename(c.ID, newName)
+	e.containerEvent(c.Record(), events.ActionRename, map[string]string{"oldName": "/" + old})
+	return nil
+}
+
+// ContainerChanges lists what differs from the image.
+func (e *Engine) ContainerChanges(ctx context.Context, name string) ([]mobycontainer.FilesystemChange, error) {
+	c, err := e.find(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r := c.Record()
+	driver, err := e.Drivers.Storage(r.StorageDriver)
+	if err != nil {
+		return nil, err
+	}
+	differ, ok := driver.(storage.Differ)
+	if !ok {
+		return nil, fmt.Errorf("storage driver %s cannot list changes: %w", r.StorageDriver, errdefs.ErrNotImplemented)
+	}
+	kinds := map[storage.ChangeKind]mobycontainer.ChangeType{
+		storage.ChangeModify: mobycontainer.ChangeModify, storage.ChangeAdd: mobycontainer.ChangeAdd, storage.ChangeDelete: mobycontainer.ChangeDelete,
+	}
+	changes := []mobycontainer.FilesystemChange{}
+	err = differ.Diff(ctx, r.Snapshot, func(change storage.Change) error {
+		changes = append(changes, mobycontainer.FilesystemChange{Kind: kinds[change.Kind], Path: filepath.Clean(change.Path)})
+		return nil
+	})
+	return changes, err
+}
+
+// logStream implements backend.LogStream.
+type logStream struct {
+	terminal bool
+	path     string
+	options  logs.Options
+	done     <-chan struct{}
+	stop     func()
+}
+
+// Terminal implements backend.LogStream.
+func (l *logStream) Terminal() bool { return l.terminal }
+
+// Copy implements backend.LogStream.
+func (l *logStream) Copy(ctx context.Context, out io.Writer) error {
+	defer l.stop()
+	return logs.Copy(ctx, l.path, l.options, out, l.done)
+}
+
+// ContainerLogs opens a container's log.
+func (e *Engine) ContainerLogs(ctx context.Context, name string, o backend.LogsOptions) (backend.LogStream, error) {
+	c, err := e.find(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Stdout && !o.Stderr {
+		return nil, errInvalid.WithMessage("Bad parameters: you must choose at least one stream")
+	}
+	r := c.Record()
+	if kind := r.HostConfig.LogConfig.Type; kind != "json-file" {
+		return nil, fmt.Errorf("configured logging driver %q does not support reading: %w", kind, errdefs.ErrNotImplemented)
+	}
+	stream := &logStream{terminal: r.Config.Tty, path: e.logPath(r.ID), stop: func() {}, options: logs.Options{
+		Follow: o.Follow, Since: o.Since, Until: o.Until, Tail: o.Tail, Timestamps: o.Timestamps, Stdout: o.Stdout, Stderr: o.Stderr, Raw: r.Config.Tty,
+	}}
+	ended := make(chan struct{})
+	stream.done = ended
+	if !o.Follow {
+		close(ended)
+		return stream, nil
+	}
+	// Following ends with the container; the watcher ends with the reader.
+	watching, cancel := context.WithCancel(e.life)
+	stopped := make(chan struct{})
+	stream.stop = func() { cancel(); <-stopped }
+	moment := c.Now()
+	go func() {
+		defer close(stopped)
+		_, err := c.Await(watching, moment, func(r container.Record, ended, removed bool) bool {
+			return ended && !r.Status.Alive() && r.Status != container.Restarting || removed || !r.Status.Alive() && r.Status != container.Restarting && r.Status != container.Created
+		})
+		if err == nil || e.life.Err() != nil {
+			close(ended)
+		}
+	}()
+	return stream, nil
+}

@@ -1,0 +1,233 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/mount"
+)
+
+// xattrPrefix marks extended attributes in PAX records, as GNU tar and Docker
+// do.
+const xattrPrefix = "SCHILY.xattr."
+
+// Archive writes a path as a tar archive. A directory's entries start with its
+// own name, or with "." if the path ends in "/.".
+func (v *View) Archive(name string, w io.Writer) error {
+	fd, err := v.openEntry(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	prefix := path.Base(absolute(name))
+	if strings.HasSuffix(name, "/.") {
+		prefix = "."
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return archiveTree(fd, ".", prefix, w)
+	}
+	parent, err := v.open(path.Dir(absolute(name)), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(parent) }()
+	return archiveTree(parent, path.Base(absolute(name)), prefix, w)
+}
+
+// Export writes the whole filesystem as a tar archive.
+func (v *View) Export(w io.Writer) error { return archiveTree(v.root, ".", "", w) }
+
+// archiveTree writes what lies at start below the directory dir; start itself is
+// called prefix.
+func archiveTree(dir int, start, prefix string, w io.Writer) error {
+	root, err := os.OpenRoot(fdPath(dir))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	archive := &archiver{root: root, out: tar.NewWriter(w), links: map[inode]string{}}
+	err = fs.WalkDir(root.FS(), start, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name == "." && prefix == "" {
+			return nil // the root of an export has no name
+		}
+		info, err := root.Lstat(name)
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // gone since it was listed
+			}
+			return err
+		}
+		shown := prefix
+		if rest := strings.TrimPrefix(strings.TrimPrefix(name, start), "/"); name != start {
+			if shown = path.Join(prefix, rest); prefix == "." {
+				shown = "./" + rest
+			}
+		}
+		if prefix == "" {
+			shown = name
+		}
+		return archive.add(name, shown, info)
+	})
+	if err != nil {
+		return err
+	}
+	return archive.out.Close()
+}
+
+type inode struct{ dev, ino uint64 }
+
+type archiver struct {
+	root  *os.Root
+	out   *tar.Writer
+	links map[inode]string // first name of a file with several
+}
+
+func (a *archiver) add(name, shown string, info fs.FileInfo) error {
+	if info.Mode()&os.ModeSocket != 0 {
+		return nil // tar knows no sockets
+	}
+	target := ""
+	if info.Mode()&os.ModeSymlink != 0 {
+		var err error
+		if target, err = a.root.Readlink(name); err != nil {
+			return err
+		}
+	}
+	header, err := tar.FileInfoHeader(info, target)
+	if err != nil {
+		return fmt.Errorf("archiving %s: %w", name, err)
+	}
+	header.Name, header.Format = shown, tar.FormatPAX
+	header.Uname, header.Gname = "", ""
+	if info.IsDir() {
+		header.Name += "/"
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && !info.IsDir() && st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		if first, ok := a.links[id]; ok {
+			header.Typeflag, header.Linkname, header.Size = tar.TypeLink, first, 0
+			return a.out.WriteHeader(header)
+		}
+		a.links[id] = shown
+	}
+	if !info.Mode().IsRegular() {
+		return a.out.WriteHeader(header)
+	}
+	f, err := a.root.Open(name)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	addXattrs(f, header)
+	if err := a.out.WriteHeader(header); err != nil {
+		return err
+	}
+	// A file that changes meanwhile is cut or filled to the size it had.
+	n, err := io.CopyN(a.out, f, header.Size)
+	if errors.Is(err, io.EOF) {
+		_, err = io.CopyN(a.out, zeros{}, header.Size-n)
+	}
+	return err
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func addXattrs(f *os.File, header *tar.Header) {
+	for _, name := range []string{"security.capability"} {
+		value := make([]byte, 256)
+		n, err := unix.Fgetxattr(int(f.Fd()), name, value)
+		if err != nil {
+			continue
+		}
+		if header.PAXRecords == nil {
+			header.PAXRecords = map[string]string{}
+		}
+		header.PAXRecords[xattrPrefix+name] = string(value[:n])
+	}
+}
+
+// ExtractOptions say how Extract treats what exists.
+type ExtractOptions struct {
+	// NoOverwriteDirNonDir fails where a file would replace a directory or the
+	// other way round.
+	NoOverwriteDirNonDir bool
+	// CopyUIDGID keeps the archive's owners; they are kept in any case.
+	CopyUIDGID bool
+}
+
+// Extract unpacks a tar archive into an existing directory.
+func (v *View) Extract(dir string, r io.Reader, o ExtractOptions) error {
+	fd, err := v.open(absolute(dir), unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return errdefs.ErrInvalidArgument.WithMessage("extraction point is not a directory")
+	}
+	root, err := os.OpenRoot(fdPath(fd))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return extract(root, r, o)
+}
+
+// CopyUp fills a host directory with what a root filesystem has at name: owners,
+// modes, times and attributes included. A path that is not a directory there
+// leaves the host directory as it is.
+func CopyUp(ctx context.Context, mounts []mount.Mount, name, into string) error {
+	reader, writer := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := Mounted(ctx, mounts, true, func(v *View) error {
+			stat, err := v.Stat(name + "/")
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || err == nil && !stat.Mode.IsDir() {
+				return tar.NewWriter(writer).Close()
+			}
+			if err != nil {
+				return err
+			}
+			return v.Archive(name+"/.", writer)
+		})
+		_ = writer.CloseWithError(err)
+		done <- err
+	}()
+	root, err := os.OpenRoot(into)
+	if err == nil {
+		err = extract(root, reader, ExtractOptions{})
+		_ = root.Close()
+	}
+	_ = reader.CloseWithError(err) // lets the writer end if we could not go on
+	if failed := <-done; err == nil {
+		err = failed
+	}
+	return err
+}
