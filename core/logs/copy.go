@@ -1,0 +1,303 @@
+package logs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// Options select what is read and how it is written.
+type Options struct {
+	Follow       bool
+	Since, Until time.Time // zero: no bound
+	Tail         int       // lines from the end; negative: all
+	Timestamps   bool
+	Stdout       bool
+	Stderr       bool
+	Raw          bool // bytes as they are (a terminal's) instead of stdcopy frames
+}
+
+// Copy writes a log to w. With Follow it goes on until done is closed and
+// everything written before that has been read, or ctx ends. A log that does not
+// exist is empty.
+func Copy(ctx context.Context, path string, o Options, w io.Writer, done <-chan struct{}) error {
+	c := &copier{options: o, out: bufio.NewWriterSize(w, 64<<10)}
+	var watch *watcher
+	if o.Follow {
+		var err error
+		if watch, err = newWatcher(path); err != nil {
+			return err
+		}
+		defer watch.close()
+	}
+	if err := c.existing(ctx, path); err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	if err := c.out.Flush(); err != nil {
+		return err
+	}
+	defer func() {
+		if c.file != nil {
+			_ = c.file.Close()
+		}
+	}()
+	if !o.Follow {
+		return nil
+	}
+	return c.follow(ctx, path, watch, done)
+}
+
+// errEnough ends reading: entries from here on are after Until.
+var errEnough = errors.New("enough")
+
+type copier struct {
+	options Options
+	out     *bufio.Writer
+	file    *os.File // the newest, read up to offset
+	partial []byte   // a line whose end is not written yet
+	scratch []byte
+}
+
+// files are a log's files, the oldest first.
+func files(path string) []string {
+	list := []string{path}
+	for n := 1; ; n++ {
+		rotated := fmt.Sprintf("%s.%d", path, n)
+		if _, err := os.Stat(rotated); err != nil {
+			break
+		}
+		list = append([]string{rotated}, list...)
+	}
+	return list
+}
+
+// existing copies what is in the files now and keeps the newest open.
+func (c *copier) existing(ctx context.Context, path string) error {
+	list := files(path)
+	var skip int64
+	if c.options.Tail >= 0 {
+		var err error
+		if list, skip, err = tail(list, c.options.Tail, c.wanted); err != nil {
+			return err
+		}
+	}
+	for i, name := range list {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if i == 0 && skip > 0 {
+			if _, err := f.Seek(skip, io.SeekStart); err != nil {
+				_ = f.Close()
+				return err
+			}
+		}
+		err = c.read(ctx, f)
+		if i == len(list)-1 {
+			c.file = f
+		} else {
+			_ = f.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted says whether a raw line counts for Tail.
+func (c *copier) wanted(line []byte) bool {
+	e, grown, err := parse(line, c.scratch)
+	c.scratch = grown
+	return err == nil && c.selects(e)
+}
+
+func (c *copier) selects(e entry) bool {
+	if e.stream == "stdout" && !c.options.Stdout || e.stream == "stderr" && !c.options.Stderr {
+		return false
+	}
+	return c.options.Since.IsZero() || !e.at().Before(c.options.Since)
+}
+
+// read copies complete lines up to the file's present end.
+func (c *copier) read(ctx context.Context, f *os.File) error {
+	buffer := make([]byte, 256<<10)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := f.Read(buffer)
+		if n > 0 {
+			if err := c.lines(buffer[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *copier) lines(p []byte) error {
+	for {
+		i := bytes.IndexByte(p, '\n')
+		if i < 0 {
+			c.partial = append(c.partial, p...)
+			return nil
+		}
+		line := p[:i]
+		if len(c.partial) > 0 {
+			c.partial = append(c.partial, line...)
+			line = c.partial
+		}
+		if err := c.line(line); err != nil {
+			return err
+		}
+		c.partial = c.partial[:0]
+		p = p[i+1:]
+	}
+}
+
+// line writes one entry. A line that cannot be read, cut by a crash, is passed
+// over.
+func (c *copier) line(line []byte) error {
+	e, grown, err := parse(line, c.scratch)
+	c.scratch = grown
+	if err != nil || !c.selects(e) {
+		return nil
+	}
+	if until := c.options.Until; !until.IsZero() && e.at().After(until) {
+		return errEnough
+	}
+	size := len(e.text)
+	if c.options.Timestamps {
+		size += timestampSize + 1
+	}
+	if !c.options.Raw {
+		header := [8]byte{1}
+		if e.stream == "stderr" {
+			header[0] = 2
+		}
+		binary.BigEndian.PutUint32(header[4:], uint32(size))
+		if _, err := c.out.Write(header[:]); err != nil {
+			return err
+		}
+	}
+	if c.options.Timestamps {
+		if _, err := c.out.WriteString(e.at().UTC().Format(timestampFormat) + " "); err != nil {
+			return err
+		}
+	}
+	_, err = c.out.Write(e.text)
+	return err
+}
+
+// timestampFormat is Docker's: RFC 3339 with all nine digits, so that lines are
+// aligned.
+const (
+	timestampFormat = "2006-01-02T15:04:05.000000000Z07:00"
+	timestampSize   = len("2006-01-02T15:04:05.000000000Z")
+)
+
+// follow copies what is written from now on.
+func (c *copier) follow(ctx context.Context, path string, watch *watcher, done <-chan struct{}) error {
+	var until <-chan time.Time
+	if !c.options.Until.IsZero() {
+		timer := time.NewTimer(time.Until(c.options.Until))
+		defer timer.Stop()
+		until = timer.C
+	}
+	for {
+		last := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-until:
+			return nil
+		case <-done:
+			last = true // read once more: the end came after the output
+		case <-watch.changed:
+		}
+		if err := c.catchUp(ctx, path); err != nil {
+			if errors.Is(err, errEnough) {
+				return c.out.Flush()
+			}
+			return err
+		}
+		if err := c.out.Flush(); err != nil || last {
+			return err
+		}
+	}
+}
+
+// catchUp reads to the end of the log, through rotations.
+func (c *copier) catchUp(ctx context.Context, path string) error {
+	for {
+		if c.file != nil {
+			if err := c.read(ctx, c.file); err != nil {
+				return err
+			}
+		}
+		newest, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if c.file == nil {
+			c.file = newest
+			continue
+		}
+		same, err := sameFile(c.file, newest)
+		if err != nil || same {
+			_ = newest.Close()
+			return errors.Join(err, c.rewindIfTruncated())
+		}
+		// Rotated: what the old file still had was read above, before the new one
+		// was seen; it gets no more.
+		if err := c.read(ctx, c.file); err != nil {
+			_ = newest.Close()
+			return err
+		}
+		_ = c.file.Close()
+		c.file = newest
+	}
+}
+
+// rewindIfTruncated starts again when the one file of a log without history was
+// emptied.
+func (c *copier) rewindIfTruncated() error {
+	info, err := c.file.Stat()
+	if err != nil {
+		return err
+	}
+	at, err := c.file.Seek(0, io.SeekCurrent)
+	if err != nil || info.Size() >= at {
+		return err
+	}
+	_, err = c.file.Seek(0, io.SeekStart)
+	return err
+}
+
+func sameFile(a, b *os.File) (bool, error) {
+	ai, err := a.Stat()
+	if err != nil {
+		return false, err
+	}
+	bi, err := b.Stat()
+	return err == nil && os.SameFile(ai, bi), err
+}
