@@ -1,0 +1,160 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
+)
+
+func (s *server) imageRoutes() {
+	s.handle("GET /images/json", s.imageList)
+	s.handle("POST /images/create", s.imageCreate)
+	s.handle("POST /images/prune", s.imagesPrune)
+	s.handle("POST /images/load", s.imageLoad)
+	s.handle("GET /images/get", s.imagesSave)
+	// Names of images have slashes: the operation is the path's end.
+	s.handle("GET /images/{rest...}", s.imageGet)
+	s.handle("POST /images/{rest...}", s.imagePost)
+	s.handle("DELETE /images/{rest...}", s.imageRemove)
+}
+
+func (s *server) imageGet(w http.ResponseWriter, r *http.Request) error {
+	rest := r.PathValue("rest")
+	if name, ok := strings.CutSuffix(rest, "/json"); ok {
+		response, err := s.Backend.ImageInspect(r.Context(), name)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, response)
+	}
+	if name, ok := strings.CutSuffix(rest, "/history"); ok {
+		history, err := s.Backend.ImageHistory(r.Context(), name)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, history)
+	}
+	if name, ok := strings.CutSuffix(rest, "/get"); ok {
+		return s.save(w, r, []string{name})
+	}
+	return notImplemented(r)
+}
+
+func (s *server) imagePost(w http.ResponseWriter, r *http.Request) error {
+	rest := r.PathValue("rest")
+	if name, ok := strings.CutSuffix(rest, "/tag"); ok {
+		q := r.URL.Query()
+		ref := q.Get("repo")
+		if tag := q.Get("tag"); tag != "" {
+			ref += ":" + tag
+		}
+		if err := s.Backend.ImageTag(r.Context(), name, ref); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusCreated)
+		return nil
+	}
+	return notImplemented(r)
+}
+
+func (s *server) imageRemove(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	deleted, err := s.Backend.ImageRemove(r.Context(), r.PathValue("rest"), flag(q, "force"), flag(q, "noprune"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, deleted)
+}
+
+func (s *server) imageList(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	args, err := filters(q)
+	if err != nil {
+		return err
+	}
+	list, err := s.Backend.ImageList(r.Context(), ImageListOptions{All: flag(q, "all"), SharedSize: flag(q, "shared-size"), Digests: flag(q, "digests"), Filters: args})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+// imageCreate pulls, or imports where fromSrc is given.
+func (s *server) imageCreate(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	if src := q.Get("fromSrc"); src != "" {
+		if src != "-" {
+			return invalid("importing from a URL is not supported: fetch %s and import the file", src)
+		}
+		o := ImageImportOptions{Repo: q.Get("repo"), Tag: q.Get("tag"), Message: q.Get("message"), Platform: q.Get("platform"), Changes: q["changes"]}
+		return progressing(w, func(out Progress) error { return s.Backend.ImageImport(r.Context(), o, r.Body, out) })
+	}
+	ref, tag := q.Get("fromImage"), q.Get("tag")
+	if ref == "" {
+		return invalid("fromImage or fromSrc is needed")
+	}
+	switch {
+	case strings.Contains(tag, ":"): // a digest
+		ref += "@" + tag
+	case tag != "":
+		ref += ":" + tag
+	}
+	auth, err := registryAuth(r)
+	if err != nil {
+		return err
+	}
+	return progressing(w, func(out Progress) error {
+		return s.Backend.ImagePull(r.Context(), ref, q.Get("platform"), auth, out)
+	})
+}
+
+func registryAuth(r *http.Request) (*registry.AuthConfig, error) {
+	header := r.Header.Get(registry.AuthHeader)
+	if header == "" {
+		return nil, nil
+	}
+	auth, err := authconfig.Decode(header)
+	if err != nil {
+		return nil, invalid("header %s: %v", registry.AuthHeader, err)
+	}
+	return auth, nil
+}
+
+func (s *server) imagesPrune(w http.ResponseWriter, r *http.Request) error {
+	args, err := filters(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	report, err := s.Backend.ImagesPrune(r.Context(), args)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
+}
+
+func (s *server) imageLoad(w http.ResponseWriter, r *http.Request) error {
+	quiet := r.URL.Query().Has("quiet") && flag(r.URL.Query(), "quiet")
+	return progressing(w, func(out Progress) error { return s.Backend.ImageLoad(r.Context(), r.Body, quiet, out) })
+}
+
+func (s *server) imagesSave(w http.ResponseWriter, r *http.Request) error {
+	names := r.URL.Query()["names"]
+	if len(names) == 0 {
+		return invalid("no image names given")
+	}
+	return s.save(w, r, names)
+}
+
+// save finds all images before the answer begins, so that an unknown one has its
+// status.
+func (s *server) save(w http.ResponseWriter, r *http.Request, names []string) error {
+	for _, name := range names {
+		if _, err := s.Backend.ImageInspect(r.Context(), name); err != nil {
+			return err
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	return s.Backend.ImageSave(r.Context(), names, w)
+}

@@ -1,0 +1,64 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/moby/moby/api/types/volume"
+)
+
+func (s *server) volumeRoutes() {
+	s.handle("GET /volumes", s.volumeList)
+	s.handle("GET /volumes/{name}", s.volumeInspect)
+	s.handle("POST /volumes/create", s.volumeCreate)
+	s.handle("POST /volumes/prune", s.volumesPrune)
+	s.handle("DELETE /volumes/{name}", s.volumeRemove)
+	s.handle("PUT /volumes/{name}", func(_ http.ResponseWriter, r *http.Request) error { return notImplemented(r) })
+}
+
+func (s *server) volumeList(w http.ResponseWriter, r *http.Request) error {
+	args, err := filters(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	list, err := s.Backend.VolumeList(r.Context(), args)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+func (s *server) volumeInspect(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.Backend.VolumeInspect(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, v)
+}
+
+func (s *server) volumeCreate(w http.ResponseWriter, r *http.Request) error {
+	var req volume.CreateRequest
+	if err := readJSON(r, &req, true); err != nil {
+		return err
+	}
+	v, err := s.Backend.VolumeCreate(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, v)
+}
+
+func (s *server) volumesPrune(w http.ResponseWriter, r *http.Request) error {
+	args, err := filters(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	report, err := s.Backend.VolumesPrune(r.Context(), args)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
+}
+
+func (s *server) volumeRemove(w http.ResponseWriter, r *http.Request) error {
+	return done(w, true, s.Backend.VolumeRemove(r.Context(), r.PathValue("name"), flag(r.URL.Query(), "force")))
+}
