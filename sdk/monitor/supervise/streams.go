@@ -307,4 +307,3 @@ func (s *streams) resize(width, height uint16) error {
 	})
 	return errors.Join(err, result)
 }
-
