@@ -13,9 +13,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/moby/moby/api/types/events"
 	"go.etcd.io/bbolt"
+	"log/slog"
 
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/event"
@@ -36,7 +36,7 @@ type Options struct {
 	Images       Images
 	Networks     Networks
 	Volumes      Volumes
-	Log          hclog.Logger
+	Log          *slog.Logger
 }
 
 // Engine implements the API's backend.
@@ -128,7 +128,7 @@ func (u *undo) add(step func(context.Context) error) { u.steps = append(u.steps,
 
 // run takes everything back in reverse; the caller's context may be over, the
 // undoing still happens, within bounds.
-func (u *undo) run(ctx context.Context, log hclog.Logger, what string) {
+func (u *undo) run(ctx context.Context, log *slog.Logger, what string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	for i := len(u.steps) - 1; i >= 0; i-- {
