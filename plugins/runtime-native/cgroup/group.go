@@ -1,0 +1,262 @@
+// Package cgroup gives containers their control groups: one directory on
+// cgroup v2, one in each hierarchy on v1 (also where a v2 hierarchy without
+// controllers sits beside them). Limits and statistics are those of
+// github.com/containerd/cgroups; what it leaves open — deadlines, killing,
+// the ways in without a grace period — is here. It never mounts anything.
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/runtime"
+)
+
+// mountpoint is where cgroup hierarchies are mounted (file-hierarchy(7)).
+const mountpoint = "/sys/fs/cgroup"
+
+// Group is the control group of one container, by the path of its directory
+// below each hierarchy's root.
+type Group struct {
+	path string
+	hierarchies
+}
+
+// hierarchies is what differs between v1 and v2.
+type hierarchies interface {
+	version() int
+	// dirs are the group's existing directories.
+	dirs() []string
+	// procs is the directory that lists the group's processes.
+	procs() string
+	memory() string
+	create(*specs.LinuxResources) error
+	update(*specs.LinuxResources) error
+	stats() (runtime.Stats, error)
+	freeze(bool) error
+	frozen() (bool, error)
+	kill() error
+}
+
+// at chooses the version by what is mounted.
+func at(name string) (*Group, error) {
+	if !path.IsAbs(name) || path.Clean(name) != name || name == "/" {
+		return nil, fmt.Errorf("cgroup path %q must be clean, absolute and not the root: %w", name, errdefs.ErrInvalidArgument)
+	}
+	if cgroups.Mode() == cgroups.Unified {
+		h, err := newUnified(name)
+		return &Group{name, h}, err
+	}
+	h, err := newLegacy(name)
+	return &Group{name, h}, err
+}
+
+// Open finds an existing group. Its error is ErrNotFound if there is none.
+func Open(name string) (*Group, error) {
+	g, err := at(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(g.dirs()) == 0 {
+		return nil, fmt.Errorf("cgroup %s: %w", name, errdefs.ErrNotFound)
+	}
+	return g, nil
+}
+
+// Create makes a group, its parents and its limits; with nil resources it has
+// none. A group that exists gets the limits.
+func Create(name string, resources *specs.LinuxResources) (*Group, error) {
+	g, err := at(name)
+	if err != nil {
+		return nil, err
+	}
+	if resources == nil {
+		resources = &specs.LinuxResources{}
+	}
+	if err := g.create(resources); err != nil {
+		return nil, explain(name, err)
+	}
+	return g, nil
+}
+
+// explain names the limit that the kernel refused.
+func explain(name string, err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE)) {
+		return fmt.Errorf("cgroup %s: the kernel refused the value for %s: %w: %w", name, filepath.Base(failed.Path), err, errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("cgroup %s: %w", name, err)
+}
+
+// Version is 1 or 2.
+func (g *Group) Version() int { return g.version() }
+
+// JoinPaths are the files into which a v1 thread writes "0" to join. Written by
+// the thread itself they cost no grace period, unlike cgroup.procs.
+func (g *Group) JoinPaths() []string {
+	var files []string
+	for _, dir := range g.dirs() {
+		files = append(files, filepath.Join(dir, "tasks"))
+	}
+	return files
+}
+
+// FD opens the group's directory for CLONE_INTO_CGROUP (v2).
+func (g *Group) FD() (*os.File, error) {
+	if g.version() == 1 {
+		return nil, fmt.Errorf("cgroup v1 cannot be joined by clone: %w", errdefs.ErrNotImplemented)
+	}
+	return os.OpenFile(filepath.Join(mountpoint, g.path), unix.O_PATH|unix.O_DIRECTORY, 0)
+}
+
+// Update changes limits; those that resources does not name stay.
+func (g *Group) Update(resources *specs.LinuxResources) error {
+	if err := g.update(resources); err != nil {
+		return explain(g.path, err)
+	}
+	return nil
+}
+
+// Stats reads what the group has used.
+func (g *Group) Stats() (runtime.Stats, error) {
+	s, err := g.stats()
+	if err != nil {
+		return s, fmt.Errorf("reading the statistics of cgroup %s: %w", g.path, gone(err))
+	}
+	s.Read, s.Version = time.Now(), g.version()
+	return s, nil
+}
+
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// OOMEventPath is the file whose line "oom_kill N" counts the processes that the
+// kernel killed for want of memory.
+func (g *Group) OOMEventPath() string { return g.memory() }
+
+// Procs lists the processes of the group and of groups below it.
+func (g *Group) Procs() ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(g.procs(), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return skipGone(err)
+		}
+		body, err := os.ReadFile(filepath.Join(name, "cgroup.procs"))
+		if err != nil {
+			return skipGone(err)
+		}
+		for line := range strings.Lines(string(body)) {
+			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids, err
+}
+
+// skipGone forgives a directory that was removed meanwhile.
+func skipGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// Freeze stops all processes and waits until the kernel has them stopped.
+func (g *Group) Freeze(ctx context.Context) error { return g.turn(ctx, true) }
+
+// Thaw lets them run again.
+func (g *Group) Thaw(ctx context.Context) error { return g.turn(ctx, false) }
+
+func (g *Group) turn(ctx context.Context, frozen bool) error {
+	for delay := 50 * time.Microsecond; ; delay = min(2*delay, 20*time.Millisecond) {
+		// On v1 asking again makes the kernel look at tasks that were busy before.
+		if err := g.freeze(frozen); err != nil {
+			return gone(err)
+		}
+		now, err := g.frozen()
+		if err != nil {
+			return gone(err)
+		}
+		if now == frozen {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the processes of cgroup %s do not stop: %w", g.path, ctx.Err())
+		case <-time.After(delay):
+		}
+	}
+}
+
+// Kill sends SIGKILL to every process, frozen ones too. They may still be dying
+// when it returns.
+func (g *Group) Kill() error { return g.kill() }
+
+// Delete removes the group. Processes that are just dying are waited for a
+// little; living ones are an error.
+func (g *Group) Delete(ctx context.Context) error {
+	for delay := 100 * time.Microsecond; ; delay *= 2 {
+		var failed error
+		for _, dir := range g.dirs() {
+			failed = errors.Join(failed, removeTree(dir))
+		}
+		if failed == nil {
+			return nil
+		}
+		if !errors.Is(failed, unix.EBUSY) || delay > 200*time.Millisecond {
+			return fmt.Errorf("removing cgroup %s: %w", g.path, failed)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(delay):
+		}
+	}
+}
+
+// removeTree removes a cgroup's directory and those that the container made
+// below it. Their files are the kernel's and go with them.
+func removeTree(dir string) error {
+	err := unix.Rmdir(dir)
+	if err == nil || err == unix.ENOENT {
+		return nil
+	}
+	entries, readErr := os.ReadDir(dir)
+	if readErr != nil {
+		return skipGone(readErr)
+	}
+	var failed error
+	children := false
+	for _, entry := range entries {
+		if entry.IsDir() {
+			children = true
+			failed = errors.Join(failed, removeTree(filepath.Join(dir, entry.Name())))
+		}
+	}
+	if failed != nil || !children {
+		return errors.Join(failed, &fs.PathError{Op: "rmdir", Path: dir, Err: err})
+	}
+	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
