@@ -175,13 +175,15 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	if err != nil {
 		return nil, err
 	}
-	process, err := e.execProcess(ctx, r, ex)
+	process, err := e.execProcess(r, ex)
 	if err != nil {
 		return nil, err
 	}
-	size := ex.request.ConsoleSize
-	if req.ConsoleSize != nil {
-		size = *req.ConsoleSize
+	var size [2]uint // height, width
+	for _, given := range []*[2]uint{ex.request.ConsoleSize, req.ConsoleSize} {
+		if given != nil {
+			size = *given
+		}
 	}
 	created, err := driver.Exec(ctx, runtime.Exec{ID: r.ID, ExecID: ex.id, Process: process, IO: runtime.IO{
 		Terminal: ex.request.Tty, Stdin: ex.request.AttachStdin && !req.Detach, StdinOnce: true,
@@ -231,7 +233,7 @@ type execSession struct {
 }
 
 // execProcess builds the OCI process of an exec.
-func (e *Engine) execProcess(ctx context.Context, r container.Record, ex *execution) (json.RawMessage, error) {
+func (e *Engine) execProcess(r container.Record, ex *execution) (json.RawMessage, error) {
 	in := spec.ExecInput{Config: r.Config, HostConfig: r.HostConfig, Request: ex.request}
 	err := rootfs.Running(r.PID, func(v *rootfs.View) error {
 		in.Passwd, _ = v.ReadFile("/etc/passwd")
@@ -245,7 +247,6 @@ func (e *Engine) execProcess(ctx context.Context, r container.Record, ex *execut
 	if err != nil {
 		return nil, err
 	}
-	_ = ctx
 	return json.Marshal(process)
 }
 
