@@ -44,7 +44,7 @@ func TestEverythingCanBeSet(t *testing.T) {
 	got, err := Parse("x.toml", []byte(`
 root = "/r"
 run = "/s"
-listen = ["tcp://127.0.0.1:2375"]
+listen = ["unix:///x.sock", "fd://"]
 group = "g"
 log_level = "debug"
 cgroup_parent = "/x/y"
@@ -72,7 +72,7 @@ insecure = true
 		t.Fatal(err)
 	}
 	want := Config{
-		Root: "/r", Run: "/s", Listen: []string{"tcp://127.0.0.1:2375"}, Group: "g", LogLevel: "debug", CgroupParent: "/x/y",
+		Root: "/r", Run: "/s", Listen: []string{"unix:///x.sock", "fd://"}, Group: "g", LogLevel: "debug", CgroupParent: "/x/y",
 		Defaults: Defaults{Storage: "btrfs", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{
 			Dirs: []string{"/p"}, StartTimeout: Duration(90 * time.Second), CallTimeout: Duration(time.Hour),
@@ -105,7 +105,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		"root = \"var\"":                             `f.toml: root = "var": must be an absolute path`,
 		"log_level = \"loud\"":                       `none of debug, info, warn, error`,
 		"listen = []":                                `at least one address`,
-		"listen = [\"http://x\"]":                    `neither unix:///PATH nor tcp://HOST:PORT`,
+		"listen = [\"http://x\"]":                    `neither unix:///PATH nor fd://`,
+		"listen = [\"tcp://127.0.0.1:2375\"]":        `davit does not serve TCP`,
 		"cgroup_parent = \"davit\"":                  `must be a path such as "/davit"`,
 		"[network]\ndns = [\"dns.example\"]":         `"dns.example" is not an IP address`,
 		"[logs]\nmax_file = 0":                       `must be at least 1`,

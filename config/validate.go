@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path"
 	"path/filepath"
@@ -91,10 +90,10 @@ func checkListen(address string) error {
 	switch {
 	case ok && scheme == "unix" && filepath.IsAbs(rest) && len(rest) <= 107:
 		return nil
+	case ok && scheme == "fd" && rest == "":
+		return nil
 	case ok && scheme == "tcp":
-		if _, _, err := net.SplitHostPort(rest); err == nil {
-			return nil
-		}
+		return invalid("listen: %q: davit does not serve TCP, which has no access control without TLS: reach the socket over SSH (DOCKER_HOST=ssh://HOST)", address)
 	}
-	return invalid("listen: %q is neither unix:///PATH nor tcp://HOST:PORT", address)
+	return invalid("listen: %q is neither unix:///PATH nor fd:// (sockets from systemd)", address)
 }

@@ -146,7 +146,7 @@ func (e *Engine) ContainersPrune(ctx context.Context, f filter.Args) (mobycontai
 	if err := f.Validate("label", "label!", "until"); err != nil {
 		return report, err
 	}
-	until, err := pruneUntil(f)
+	until, err := event.Until(f)
 	if err != nil {
 		return report, err
 	}
@@ -167,22 +167,6 @@ func (e *Engine) ContainersPrune(ctx context.Context, f filter.Args) (mobycontai
 	}
 	e.Bus.Emit(events.Message{Type: events.ContainerEventType, Action: events.ActionPrune, Actor: events.Actor{Attributes: map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)}}})
 	return report, nil
-}
-
-// pruneUntil reads the "until" filter: a time, or a duration before now.
-func pruneUntil(f filter.Args) (time.Time, error) {
-	if !f.Has("until") {
-		return time.Time{}, nil
-	}
-	value := f["until"][0]
-	if ago, err := time.ParseDuration(value); err == nil {
-		return time.Now().Add(-ago), nil
-	}
-	t, err := event.ParseTime(value)
-	if err != nil {
-		return t, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid filter 'until=%s'", value))
-	}
-	return t, nil
 }
 
 // layerSize measures a container's writable layer; 0 if that is not possible.

@@ -4,6 +4,8 @@ package event
 
 import (
 	"context"
+	"fmt"
+	"github.com/containerd/errdefs"
 	"strconv"
 	"sync"
 	"time"
@@ -159,4 +161,21 @@ func ParseTime(s string) (time.Time, error) {
 		}
 	}
 	return time.Unix(sec, nano), nil
+}
+
+// Until reads the "until" filter of a prune: a time, or a duration before now.
+// The zero time means that there is none.
+func Until(f filter.Args) (time.Time, error) {
+	if !f.Has("until") {
+		return time.Time{}, nil
+	}
+	value := f["until"][0]
+	if ago, err := time.ParseDuration(value); err == nil {
+		return time.Now().Add(-ago), nil
+	}
+	t, err := ParseTime(value)
+	if err != nil {
+		return t, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid filter 'until=%s'", value))
+	}
+	return t, nil
 }

@@ -248,3 +248,7 @@ func Within(dir, subpath string) (string, error) {
 	defer func() { _ = f.Close() }()
 	return os.Readlink(fdPath(int(f.Fd())))
 }
+
+// Path is the root as a path that the calling function may use on its own
+// goroutine; below it, links lead where they like.
+func (v *View) Path() string { return fdPath(v.root) }

@@ -1,0 +1,271 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/types/events"
+	mobyimage "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+
+	"github.com/davit-engine/davit/core/event"
+	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/sdk/storage"
+)
+
+// Tag gives an image a further name.
+func (s *Store) Tag(ctx context.Context, ref, name string) error {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return errdefs.ErrInvalidArgument.WithMessage("refusing to create a tag with a digest reference")
+	}
+	img, _, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	named = reference.TagNameOnly(named)
+	if _, err := s.name(scope(ctx), named.String(), img.Target, nil); err != nil {
+		return err
+	}
+	s.event(events.ActionTag, img.ID.String(), reference.FamiliarString(named))
+	return nil
+}
+
+// Remove takes a name away, and deletes the image with its last one.
+func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool, inUse InUse) ([]mobyimage.DeleteResponse, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	ctx = scope(ctx)
+	img, name, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	names := s.namesOf(img)
+	container, running := inUse(img.ID.String())
+	if name != "" && len(names) > 1 {
+		return s.untag(ctx, img, []string{name})
+	}
+	short := img.ID.Encoded()[:12]
+	if name != "" && container != "" {
+		// The last name of an image in use.
+		if !force {
+			return nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s", ref, container, short))
+		}
+		if running {
+			deleted, err := s.untag(ctx, img, []string{name})
+			return deleted, err
+		}
+	}
+	switch {
+	case running:
+		return nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", short, container))
+	case force:
+	case name == "" && len(repositories(img)) > 1:
+		return nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short))
+	case container != "":
+		return nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", short, container))
+	}
+	_ = noPrune // images have no parents here that could be kept
+	return s.delete(ctx, img, names)
+}
+
+// namesOf are the full names of an image, hidden ones too.
+func (s *Store) namesOf(img *Image) []string {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	var names []string
+	for name, other := range s.index.byName {
+		if other.ID == img.ID {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func repositories(img *Image) []string {
+	var list []string
+	for _, tag := range img.RepoTags {
+		repository := tag[:strings.LastIndexByte(tag, ':')]
+		if !slices.Contains(list, repository) {
+			list = append(list, repository)
+		}
+	}
+	return list
+}
+
+// untag removes names; an image without any keeps a hidden one.
+func (s *Store) untag(ctx context.Context, img *Image, names []string) ([]mobyimage.DeleteResponse, error) {
+	var report []mobyimage.DeleteResponse
+	for _, name := range names {
+		if err := s.names.Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
+			return report, err
+		}
+		if strings.HasPrefix(name, dangling) {
+			continue
+		}
+		familiar := name
+		if named, err := reference.ParseNormalizedNamed(name); err == nil {
+			familiar = reference.FamiliarString(named)
+		}
+		report = append(report, mobyimage.DeleteResponse{Untagged: familiar})
+		s.event(events.ActionUnTag, img.ID.String(), familiar)
+	}
+	if err := s.keep(ctx, img.Target); err != nil {
+		return report, err
+	}
+	return report, s.refresh(ctx)
+}
+
+// delete removes an image with all its names, its layers and its blobs.
+func (s *Store) delete(ctx context.Context, img *Image, names []string) ([]mobyimage.DeleteResponse, error) {
+	report, err := s.untag(ctx, img, names)
+	if err != nil {
+		return report, err
+	}
+	for _, digest := range img.RepoDigests {
+		report = append(report, mobyimage.DeleteResponse{Untagged: digest})
+	}
+	if err := s.names.Delete(ctx, dangling+img.Target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
+		return report, err
+	}
+	if err := s.refresh(ctx); err != nil {
+		return report, err
+	}
+	report = append(report, mobyimage.DeleteResponse{Deleted: img.ID.String()})
+	s.event(events.ActionDelete, img.ID.String(), img.ID.String())
+	used := s.chains()
+	chain := identity.ChainIDs(slices.Clone(img.Config.RootFS.DiffIDs))
+	for _, id := range slices.Backward(chain) {
+		if used[id.String()] {
+			break // and all below it
+		}
+		if err := s.removeLayer(ctx, id.String()); err != nil {
+			s.Log.Error("removing a layer", "layer", id, "error", err)
+			continue
+		}
+		report = append(report, mobyimage.DeleteResponse{Deleted: id.String()})
+	}
+	s.collect(ctx)
+	return report, nil
+}
+
+// chains are the chain IDs of all images.
+func (s *Store) chains() map[string]bool {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	used := map[string]bool{}
+	for _, img := range s.index.byID {
+		for _, id := range identity.ChainIDs(slices.Clone(img.Config.RootFS.DiffIDs)) {
+			used[id.String()] = true
+		}
+	}
+	return used
+}
+
+// storageDrivers names the storage drivers there are.
+func (s *Store) storageDrivers() []string {
+	var names []string
+	for _, status := range s.Drivers.List() {
+		if status.Kind == plugin.Storage {
+			names = append(names, status.Driver)
+		}
+	}
+	return names
+}
+
+// removeLayer removes a layer from all storage drivers. One that a container
+// stands on stays until a later sweep.
+func (s *Store) removeLayer(ctx context.Context, name string) error {
+	var failed error
+	for _, driverName := range s.storageDrivers() {
+		driver, err := s.Drivers.Storage(driverName)
+		if err == nil {
+			err = driver.Remove(ctx, name)
+		}
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+			failed = errors.Join(failed, fmt.Errorf("storage driver %s: %w", driverName, err))
+		}
+	}
+	return failed
+}
+
+// sweep removes a driver's snapshots that are of no image: children first.
+func (s *Store) sweep(ctx context.Context, driver storage.Driver) error {
+	used := s.chains()
+	parents := map[string]bool{}
+	var unused []string
+	err := driver.List(ctx, "", func(info storage.Info) error {
+		parents[info.Parent] = true
+		if strings.HasPrefix(info.Name, unpackKey) || strings.HasPrefix(info.Name, digest.Canonical.String()+":") && !used[info.Name] {
+			unused = append(unused, info.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for range len(unused) {
+		before := len(unused)
+		unused = slices.DeleteFunc(unused, func(name string) bool {
+			err := driver.Remove(ctx, name)
+			return err == nil || errdefs.IsNotFound(err)
+		})
+		if len(unused) == before || len(unused) == 0 {
+			return nil // what is left has containers on it
+		}
+	}
+	return nil
+}
+
+// Prune deletes images that no container uses: those without a name, or with
+// dangling=false all.
+func (s *Store) Prune(ctx context.Context, f filter.Args, inUse InUse) (mobyimage.PruneReport, error) {
+	report := mobyimage.PruneReport{ImagesDeleted: []mobyimage.DeleteResponse{}}
+	if err := f.Validate("dangling", "label", "label!", "until"); err != nil {
+		return report, err
+	}
+	onlyDangling, err := f.Bool("dangling", true)
+	if err != nil {
+		return report, err
+	}
+	until, err := event.Until(f)
+	if err != nil {
+		return report, err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	ctx = scope(ctx)
+	for _, img := range s.all() {
+		if onlyDangling && len(img.RepoTags)+len(img.RepoDigests) > 0 || !f.Labels("label", img.Config.Config.Labels) {
+			continue
+		}
+		if f.Has("label!") && f.Labels("label!", img.Config.Config.Labels) {
+			continue
+		}
+		if !until.IsZero() && (img.Config.Created == nil || img.Config.Created.After(until)) {
+			continue
+		}
+		if container, _ := inUse(img.ID.String()); container != "" {
+			continue
+		}
+		deleted, err := s.delete(ctx, img, s.namesOf(img))
+		report.ImagesDeleted = append(report.ImagesDeleted, deleted...)
+		if err != nil {
+			return report, err
+		}
+		report.SpaceReclaimed += uint64(img.Size)
+	}
+	s.Emit(events.Message{Type: events.ImageEventType, Action: events.ActionPrune, Actor: events.Actor{Attributes: map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)}}})
+	return report, nil
+}

@@ -1,0 +1,191 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-engine/davit/core/container"
+	"github.com/davit-engine/davit/core/rootfs"
+	"github.com/davit-engine/davit/sdk/storage"
+)
+
+// unpackedSize is the label of a layer's blob with the bytes of its files.
+const unpackedSize = "davit.unpacked-size"
+
+// unpackKey begins the keys of snapshots that are being filled.
+const unpackKey = "unpack-"
+
+// Unpack makes sure that all layers of an image are committed snapshots of a
+// storage driver and answers the topmost's name. A layer whose content is not
+// what the configuration says (diff ID) is an error, and leaves nothing.
+func (s *Store) Unpack(ctx context.Context, img Image, driver string) (string, error) {
+	return s.unpack(scope(ctx), img, driver, func(int, string) {})
+}
+
+// unpack tells the layers' progress by their place.
+func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(layer int, status string)) (string, error) {
+	if len(img.Config.RootFS.DiffIDs) == 0 {
+		return "", nil
+	}
+	driver, err := s.Drivers.Storage(name)
+	if err != nil {
+		return "", err
+	}
+	chain := identity.ChainIDs(append([]digest.Digest{}, img.Config.RootFS.DiffIDs...))
+	top := chain[len(chain)-1].String()
+	if info, err := driver.Stat(ctx, top); err == nil && info.Kind == storage.KindCommitted {
+		return top, nil
+	}
+	manifest, err := s.manifest(ctx, img.Manifest)
+	if err != nil {
+		return "", err
+	}
+	parent := ""
+	for i, id := range chain {
+		tell(i, "Extracting")
+		// One unpacking of a layer serves all who wait for it.
+		_, err, _ := s.unpacking.Do(name+" "+id.String(), func() (any, error) {
+			return nil, s.unpackLayer(ctx, driver, manifest.Layers[i], img.Config.RootFS.DiffIDs[i], parent, id.String())
+		})
+		if err != nil {
+			return "", fmt.Errorf("unpacking layer %s: %w", manifest.Layers[i].Digest, err)
+		}
+		tell(i, "Pull complete")
+		parent = id.String()
+	}
+	return top, nil
+}
+
+func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, layer ocispec.Descriptor, diffID digest.Digest, parent, name string) (err error) {
+	if info, err := driver.Stat(ctx, name); err == nil && info.Kind == storage.KindCommitted {
+		return nil
+	}
+	key := unpackKey + container.NewID()
+	mounts, err := driver.Prepare(ctx, key, parent, nil)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreNotFound(driver.Remove(context.WithoutCancel(ctx), key)))
+		}
+	}()
+	var size int64
+	err = rootfs.Mounted(ctx, mounts, false, func(v *rootfs.View) error {
+		size, err = s.apply(ctx, layer, diffID, v.Path())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := driver.Commit(ctx, name, key, nil); err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
+	} else if err != nil {
+		return ignoreNotFound(driver.Remove(ctx, key)) // somebody was faster
+	}
+	_, err = s.content.Update(ctx, content.Info{Digest: layer.Digest, Labels: map[string]string{unpackedSize: strconv.FormatInt(size, 10)}}, "labels."+unpackedSize)
+	return err
+}
+
+// apply unpacks a layer's archive below root. Names and links that lead out of
+// root stay inside: containerd's archive package resolves each below it.
+func (s *Store) apply(ctx context.Context, layer ocispec.Descriptor, diffID digest.Digest, root string) (int64, error) {
+	blob, err := s.content.ReaderAt(ctx, layer)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = blob.Close() }()
+	plain, err := compression.DecompressStream(content.NewReader(blob))
+	if err != nil {
+		return 0, corrupt(err)
+	}
+	defer func() { _ = plain.Close() }()
+	verifier := diffID.Verifier()
+	stream := io.TeeReader(plain, verifier)
+	size, err := archive.Apply(ctx, root, stream)
+	if err != nil {
+		return 0, corrupt(err)
+	}
+	// What follows the archive's end belongs to the digest.
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		return 0, corrupt(err)
+	}
+	if !verifier.Verified() {
+		return 0, corrupt(fmt.Errorf("its content is not what its diff ID %s says", diffID))
+	}
+	return size, nil
+}
+
+// corrupt marks an archive that cannot be read, unless the disk is at fault.
+func corrupt(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || isHostError(err) {
+		return err
+	}
+	return fmt.Errorf("corrupt layer: %w: %w", err, errdefs.ErrInvalidArgument)
+}
+
+func (s *Store) layerSize(ctx context.Context, layer ocispec.Descriptor) int64 {
+	info, err := s.content.Info(ctx, layer.Digest)
+	if err == nil {
+		if size, err := strconv.ParseInt(info.Labels[unpackedSize], 10, 64); err == nil {
+			return size
+		}
+	}
+	return layer.Size
+}
+
+// link tells the collector what a manifest or index needs, down to the layers.
+// Children that are not here are left out.
+func (s *Store) link(ctx context.Context, target ocispec.Descriptor) error {
+	handler := images.SetChildrenMappedLabels(s.content, s.present(images.ChildrenHandler(s.content)), images.ChildGCLabels)
+	return images.Walk(ctx, handler, target)
+}
+
+func (s *Store) present(next images.HandlerFunc) images.HandlerFunc {
+	return func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := next(ctx, d)
+		kept := children[:0]
+		for _, child := range children {
+			if _, err := s.content.Info(ctx, child.Digest); err == nil {
+				kept = append(kept, child)
+			}
+		}
+		return kept, err
+	}
+}
+
+// Recover removes what a crash left with the storage drivers: half unpacked
+// layers, and layers of no image and no container.
+func (s *Store) Recover(ctx context.Context) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	for _, name := range s.storageDrivers() {
+		driver, err := s.Drivers.Storage(name)
+		if err == nil {
+			err = s.sweep(scope(ctx), driver)
+		}
+		if err != nil {
+			s.Log.Error("removing layers that nobody uses", "driver", name, "error", err)
+		}
+	}
+	s.collect(ctx)
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
