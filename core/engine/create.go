@@ -42,6 +42,13 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if platform != "" && !platformMatches(platform, img) {
 		return response, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("image with reference %s was found but does not provide the specified platform (%s)", req.Config.Image, platform))
 	}
+	// Docker's client takes any "not found" of a create for a missing image and
+	// would pull one: of what else is missing it hears as a bad request.
+	defer func() {
+		if errdefs.IsNotFound(err) {
+			err = errdefs.ErrInvalidArgument.WithMessage(err.Error())
+		}
+	}()
 	r := container.Record{
 		ID: container.NewID(), Name: name, Created: time.Now().UTC(), Image: img.ID.String(), Platform: "linux",
 		Status: container.Created, HostConfig: req.HostConfig,

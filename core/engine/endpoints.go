@@ -40,6 +40,11 @@ func (e *Engine) requestedEndpoints(r *container.Record, config *mobynetwork.Net
 	if config != nil {
 		maps.Copy(wanted, config.EndpointsConfig)
 	}
+	// Clients speak of the default network also as "default".
+	if settings, ok := wanted[mobynetwork.NetworkDefault]; ok {
+		delete(wanted, mobynetwork.NetworkDefault)
+		wanted[mobynetwork.NetworkBridge] = settings
+	}
 	if name := string(mode); wanted[name] == nil {
 		found := false
 		// The client may give the network's ID in one place and its name in the other.
