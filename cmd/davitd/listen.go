@@ -30,7 +30,7 @@ func listen(ctx context.Context, c config.Config, handler http.Handler, log *slo
 		Handler: handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		// Streams that would go on for ever end with the engine.
 		BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}}
 	defer func() {
 		if err != nil {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+)
+
+// defaultHost is where davitd listens unless told otherwise.
+const defaultHost = "unix:///run/davit.sock"
+
+// apiVersion is fixed, so that no command asks before it acts.
+const apiVersion = "1.51"
+
+// app is what commands share: streams and the way to the engine.
+type app struct {
+	in       *os.File
+	out, err io.Writer
+	host     string
+
+	api *client.Client
+}
+
+func (a *app) address() string {
+	for _, host := range []string{a.host, os.Getenv("DAVIT_HOST"), os.Getenv("DOCKER_HOST")} {
+		if host != "" {
+			return host
+		}
+	}
+	return defaultHost
+}
+
+// engine is the client, made when first needed.
+func (a *app) engine() (*client.Client, error) {
+	if a.api != nil {
+		return a.api, nil
+	}
+	api, err := client.New(client.WithHost(a.address()), client.WithAPIVersion(apiVersion), client.WithUserAgent("davit"))
+	if err != nil {
+		return nil, fmt.Errorf("address of the engine %q: %w", a.address(), err)
+	}
+	a.api = api
+	return api, nil
+}
+
+// each does one thing for every argument and goes on after failures, as Docker
+// does.
+func (a *app) each(cmd *cobra.Command, args []string, fn func(ctx context.Context, api *client.Client, arg string) error) error {
+	api, err := a.engine()
+	if err != nil {
+		return err
+	}
+	var failed []string
+	for _, arg := range args {
+		if err := fn(cmd.Context(), api, arg); err != nil {
+			failed = append(failed, explain(err).Error())
+		}
+	}
+	if len(failed) > 0 {
+		return &status{1, strings.Join(failed, "\n")}
+	}
+	return nil
+}
+
+// say prints the argument, which is how most commands tell success.
+func (a *app) say(arg string) { fmt.Fprintln(a.out, arg) }
+
+// with is a command's action with the client.
+func (a *app) with(fn func(cmd *cobra.Command, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		api, err := a.engine()
+		if err != nil {
+			return err
+		}
+		return explain(fn(cmd, api, args))
+	}
+}
+
+// explain adds what to do when nobody answers.
+func explain(err error) error {
+	if err == nil || !client.IsErrConnectionFailed(err) {
+		return err
+	}
+	hint := "Is davitd running? Start it with: systemctl start davitd"
+	if errors.Is(err, os.ErrPermission) {
+		hint = "Only root and the group davit may use it."
+	}
+	return &status{1, fmt.Sprintf("%s\n%s", strings.TrimSuffix(err.Error(), ". Is the docker daemon running?"), hint)}
+}
+
+// raw asks the engine for something that Docker's client does not know.
+func (a *app) raw(ctx context.Context, path string) (*http.Response, error) {
+	api, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return api.Dialer()(ctx) }, DisableKeepAlives: true}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://davit"+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return (&http.Client{Transport: transport}).Do(req)
+}
