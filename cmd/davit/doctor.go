@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -134,7 +135,7 @@ func checkNftables(context.Context, *app) []finding {
 	const nftGetGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN
 	refused := func(err error) []finding {
 		fix := "modprobe nf_tables, or use a kernel with CONFIG_NF_TABLES"
-		if err == unix.EPERM {
+		if errors.Is(err, unix.EPERM) {
 			return []finding{{"nftables", "may not be asked", doubtful, "run davit doctor as root"}}
 		}
 		return []finding{{"nftables", err.Error(), bad, fix}}

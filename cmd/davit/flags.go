@@ -28,7 +28,7 @@ type createFlags struct {
 	addHosts, dns, dnsSearch, dnsOptions                 []string
 	restart, entrypoint, logDriver, volumeDriver         string
 	logOpts, storageOpts, ulimits, devices, deviceRules  []string
-	sysctls, securityOpts, blkioWeightDevice             []string
+	sysctls, securityOpts                                []string
 	readBps, writeBps, readIOps, writeIOps               []string
 	memory, memorySwap, memoryReservation, shmSize, cpus string
 	swappiness, pidsLimit                                int64

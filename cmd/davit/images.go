@@ -64,7 +64,7 @@ func imagesCommand(a *app) *cobra.Command {
 			}
 			var rows []row
 			for _, img := range list.Items {
-				rows = append(rows, imageRows(img, full, digests)...)
+				rows = append(rows, imageRows(img, full)...)
 			}
 			l := listing{format: format, columns: []column{
 				{"Repository", "REPOSITORY"}, {"Tag", "TAG"}, {"ID", "IMAGE ID"}, {"CreatedSince", "CREATED"}, {"Size", "SIZE"},
@@ -89,7 +89,7 @@ func imagesCommand(a *app) *cobra.Command {
 }
 
 // imageRows is one row for each name of an image.
-func imageRows(img image.Summary, full, digests bool) []row {
+func imageRows(img image.Summary, full bool) []row {
 	id := img.ID
 	if !full {
 		id = short(id)

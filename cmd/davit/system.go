@@ -219,7 +219,7 @@ func systemPrune(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			deleted := append(containers.Report.ContainersDeleted, networks.Report.NetworksDeleted...)
+			deleted := slices.Concat(containers.Report.ContainersDeleted, networks.Report.NetworksDeleted)
 			a.deleted(images.Report.ImagesDeleted)
 			a.pruned("Deleted Containers and Networks:", deleted, total+images.Report.SpaceReclaimed)
 			return nil

@@ -47,7 +47,7 @@ func listen(ctx context.Context, c config.Config, handler http.Handler, log *slo
 			s.listeners = append(s.listeners, given...)
 			continue
 		}
-		l, err := listenUnix(path, c.Group, log)
+		l, err := listenUnix(ctx, path, c.Group, log)
 		if err != nil {
 			return nil, err
 		}
@@ -56,8 +56,9 @@ func listen(ctx context.Context, c config.Config, handler http.Handler, log *slo
 	return s, nil
 }
 
-func listenUnix(path, group string, log *slog.Logger) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func listenUnix(ctx context.Context, path, group string, log *slog.Logger) (net.Listener, error) {
+	dialer := net.Dialer{Timeout: time.Second}
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("another engine serves %s", path)
 	}
@@ -68,7 +69,7 @@ func listenUnix(path, group string, log *slog.Logger) (net.Listener, error) {
 		}
 	}
 	var l net.Listener
-	err := umask(0o177, func() (err error) { l, err = net.Listen("unix", path); return err })
+	err := umask(0o177, func() (err error) { l, err = (&net.ListenConfig{}).Listen(ctx, "unix", path); return err })
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}

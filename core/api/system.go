@@ -89,6 +89,7 @@ func legacyEvent(m events.Message) any {
 		legacy.Status, legacy.ID, legacy.From = string(m.Action), m.Actor.ID, m.Actor.Attributes["image"]
 	case events.ImageEventType:
 		legacy.Status, legacy.ID = string(m.Action), m.Actor.ID
+	default: // others never had the old fields
 	}
 	return legacy
 }

@@ -158,7 +158,7 @@ func (s *session) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	if s.start != nil {
 		if err := s.start(ctx); err != nil {
 			_ = s.stream.Close()
-			<-ended
+			<-ended //nolint:errcheck // it says only that the stream was closed
 			return err
 		}
 	}
@@ -173,14 +173,14 @@ func (s *session) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 			if errors.Is(err, errDetached) {
 				s.detached = true
 				_ = s.stream.Close()
-				<-ended
+				<-ended //nolint:errcheck // it says only that the stream was closed
 				return nil
 			}
 			// The client's input is over; its output is not.
 			gone = nil
 		case <-ctx.Done():
 			_ = s.stream.Close()
-			<-ended
+			<-ended //nolint:errcheck // it says only that the stream was closed
 			return ctx.Err()
 		}
 	}

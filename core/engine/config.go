@@ -104,7 +104,7 @@ func mergeEnv(base, user []string) []string {
 
 // defaults fills in and checks a container's configuration; what it changes is
 // a copy.
-func (e *Engine) defaults(r *container.Record) (warnings []string, err error) {
+func (e *Engine) defaults(r *container.Record) error {
 	host := *r.HostConfig
 	r.HostConfig = &host
 	if host.NetworkMode == "" || host.NetworkMode == network.NetworkDefault {
@@ -114,41 +114,41 @@ func (e *Engine) defaults(r *container.Record) (warnings []string, err error) {
 		host.RestartPolicy.Name = mobycontainer.RestartPolicyDisabled
 	}
 	if err := mobycontainer.ValidateRestartPolicy(host.RestartPolicy); err != nil {
-		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if host.AutoRemove && !host.RestartPolicy.IsNone() {
-		return nil, errdefs.ErrInvalidArgument.WithMessage("can't create 'AutoRemove' container with restart policy")
+		return errdefs.ErrInvalidArgument.WithMessage("can't create 'AutoRemove' container with restart policy")
 	}
 	if host.ShmSize == 0 {
 		host.ShmSize = 64 << 20
 	}
 	if host.ShmSize < 0 {
-		return nil, errdefs.ErrInvalidArgument.WithMessage("SHM size can not be less than 0")
+		return errdefs.ErrInvalidArgument.WithMessage("SHM size can not be less than 0")
 	}
 	if len(host.Links) > 0 {
-		return nil, fmt.Errorf("links are not supported: put the containers on a network of their own, where they find each other by name: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("links are not supported: put the containers on a network of their own, where they find each other by name: %w", errdefs.ErrInvalidArgument)
 	}
 	if host.UsernsMode != "" && !host.UsernsMode.IsHost() {
-		return nil, fmt.Errorf("user namespace mode %q: %w", host.UsernsMode, errdefs.ErrNotImplemented)
+		return fmt.Errorf("user namespace mode %q: %w", host.UsernsMode, errdefs.ErrNotImplemented)
 	}
 	if host.Init != nil && *host.Init {
-		return nil, fmt.Errorf("--init: %w", errdefs.ErrNotImplemented)
+		return fmt.Errorf("--init: %w", errdefs.ErrNotImplemented)
 	}
 	if len(host.DeviceRequests) > 0 {
-		return nil, fmt.Errorf("device requests (--gpus): %w", errdefs.ErrNotImplemented)
+		return fmt.Errorf("device requests (--gpus): %w", errdefs.ErrNotImplemented)
 	}
 	switch host.LogConfig.Type {
 	case "", "json-file":
 		host.LogConfig.Type = "json-file"
 	case "none":
 	default:
-		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("logger: no log driver named '%s' is registered", host.LogConfig.Type))
+		return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("logger: no log driver named '%s' is registered", host.LogConfig.Type))
 	}
 	if host.LogConfig.Config == nil {
 		host.LogConfig.Config = map[string]string{}
 	}
 	if _, _, err := e.logLimits(host.LogConfig); err != nil {
-		return nil, err
+		return err
 	}
 	if r.Config.Hostname == "" && !host.UTSMode.IsHost() && !host.NetworkMode.IsHost() {
 		config := *r.Config
@@ -156,10 +156,8 @@ func (e *Engine) defaults(r *container.Record) (warnings []string, err error) {
 		r.Config = &config
 	}
 	// What the kernel would refuse at start is refused now.
-	if _, err := spec.Resources(host.Resources); err != nil {
-		return nil, err
-	}
-	return warnings, nil
+	_, err := spec.Resources(host.Resources)
+	return err
 }
 
 // logLimits reads max-size and max-file, with the engine's defaults.

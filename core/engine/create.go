@@ -59,8 +59,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if r.HostConfig == nil {
 		r.HostConfig = &mobycontainer.HostConfig{}
 	}
-	warnings, err := e.defaults(&r)
-	if err != nil {
+	if err := e.defaults(&r); err != nil {
 		return response, err
 	}
 	if err := e.chooseDrivers(&r); err != nil {
@@ -94,7 +93,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return response, err
 	}
 	e.containerEvent(c.Record(), events.ActionCreate, nil)
-	return mobycontainer.CreateResponse{ID: r.ID, Warnings: warnings}, nil
+	return mobycontainer.CreateResponse{ID: r.ID, Warnings: []string{}}, nil
 }
 
 // reserveName takes the wanted name, or a random one.

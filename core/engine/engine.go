@@ -64,7 +64,7 @@ func New(o Options) (*Engine, error) {
 	if err := os.MkdirAll(filepath.Join(o.Root, "containers"), 0o700); err != nil {
 		return nil, err
 	}
-	//nolint:contextcheck // the engine's life is its own, not a caller's
+	// The engine's life is its own, not a caller's.
 	life, end := context.WithCancel(context.Background())
 	return &Engine{
 		Options: o, containers: containers, execs: newExecs(), life: life, end: end,

@@ -46,6 +46,7 @@ func (e *Engine) ContainerStart(ctx context.Context, name string) (started bool,
 		return false, errdefs.ErrConflict.WithMessage("cannot start a paused container, try unpause instead")
 	case container.Removing, container.Dead:
 		return false, errdefs.ErrConflict.WithMessage(fmt.Sprintf("container is marked for removal and cannot be started: %s", r.ID))
+	case container.Created, container.Restarting, container.Exited:
 	}
 	if err := c.UpdateVolatile(func(r *container.Record) error { r.Stopped, r.RestartCount = false, 0; return nil }); err != nil {
 		return false, err

@@ -107,7 +107,7 @@ func (p *pull) run(ctx context.Context) error {
 		label = n.Tag()
 		ref = p.repository.Tag(label)
 	}
-	options := append(p.options, remote.WithContext(ctx))
+	options := append(slices.Clone(p.options), remote.WithContext(ctx))
 	found, err := remote.Get(ref, options...)
 	if err != nil {
 		return p.explain(err)

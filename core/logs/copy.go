@@ -177,7 +177,7 @@ func (c *copier) line(line []byte) error {
 	e, grown, err := parse(line, c.scratch)
 	c.scratch = grown
 	if err != nil || !c.selects(e) {
-		return nil
+		return nil //nolint:nilerr // a cut line is no reason to hide the others
 	}
 	if until := c.options.Until; !until.IsZero() && e.at().After(until) {
 		return errEnough

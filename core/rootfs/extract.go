@@ -59,7 +59,7 @@ func extractEntry(root *os.Root, name string, header *tar.Header, content io.Rea
 			return err
 		}
 	case tar.TypeReg:
-		if err := writeFile(root, name, header, content); err != nil {
+		if err := writeFile(root, name, content); err != nil {
 			return err
 		}
 	case tar.TypeSymlink:
@@ -126,7 +126,7 @@ func makeRoom(root *os.Root, name string, header *tar.Header, o ExtractOptions) 
 	return root.RemoveAll(name)
 }
 
-func writeFile(root *os.Root, name string, header *tar.Header, content io.Reader) error {
+func writeFile(root *os.Root, name string, content io.Reader) error {
 	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

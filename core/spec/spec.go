@@ -219,6 +219,7 @@ func rootPropagation(list []specs.Mount) string {
 				return "shared"
 			case mount.PropagationSlave, mount.PropagationRSlave:
 				wanted = "rslave"
+			default:
 			}
 		}
 	}

@@ -113,7 +113,7 @@ func (d *docker) start(ctx context.Context, image string) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	//nolint:gosec,contextcheck // lives until stop
+	//nolint:noctx // lives until stop
 	d.cmd = exec.Command("dockerd", "--data-root", d.dir+"/root", "--exec-root", d.dir+"/run", "--pidfile", d.dir+"/pid", "--host", "unix://"+d.dir+"/sock", "--bip", "10.231.0.1/16")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
@@ -167,7 +167,7 @@ func (p *podman) idle() []int { return nil }
 
 func (p *podman) stop(ctx context.Context) error {
 	if _, err := exec.LookPath("podman"); err != nil {
-		return nil
+		return nil //nolint:nilerr // never started
 	}
 	return quiet(p.command(ctx, "rm", "-af", "-t", "0"))
 }

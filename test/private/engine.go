@@ -146,7 +146,7 @@ func (e *Engine) Start(ctx context.Context) error {
 		}
 		out = e.logFile
 	}
-	//nolint:gosec,contextcheck // the engine outlives ctx on purpose; Stop ends it
+	//nolint:noctx // the engine outlives ctx on purpose; Stop ends it
 	cmd := exec.Command(filepath.Join(e.Bin, "davitd"), "--config", e.cfg)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -62,11 +62,7 @@ func New(root string, config Config, log hclog.Logger) (*Driver, error) {
 		d.sweeper.close()
 		return nil, err
 	}
-	var err error
-	if d.firewall, err = newFirewall(config.Table); err != nil {
-		d.sweeper.close()
-		return nil, err
-	}
+	d.firewall = newFirewall(config.Table)
 	if err := d.restore(); err != nil {
 		d.Close()
 		return nil, err

@@ -30,10 +30,8 @@ type firewall struct {
 	at    *nftables.Set // host address . proto . port → address . port
 }
 
-func newFirewall(name string) (*firewall, error) {
-	f := &firewall{name: name}
-	f.table = &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}
-	return f, nil
+func newFirewall(name string) *firewall {
+	return &firewall{name: name, table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}}
 }
 
 // commit sends one transaction.

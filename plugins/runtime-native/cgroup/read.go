@@ -35,5 +35,5 @@ func hostLimit(limit uint64) uint64 {
 	if unix.Sysinfo(&info) != nil {
 		return limit
 	}
-	return min(limit, uint64(info.Totalram)*uint64(info.Unit))
+	return min(limit, uint64(info.Totalram)*uint64(info.Unit)) //nolint:unconvert // 32 bits wide on some architectures
 }

@@ -55,7 +55,7 @@ func (d *Driver) Wait(ctx context.Context, id, execID string) (runtime.Exit, err
 	if execID != "" {
 		return runtime.Exit{}, fmt.Errorf("exec %s of container %s is not known: %w", execID, id, errdefs.ErrNotFound)
 	}
-	exit, err = d.bury(ctx, id, r)
+	exit, err = d.bury(id, r)
 	if err != nil {
 		return runtime.Exit{}, err
 	}
@@ -63,7 +63,7 @@ func (d *Driver) Wait(ctx context.Context, id, execID string) (runtime.Exit, err
 }
 
 // bury ends a container whose monitor is dead and left no status.
-func (d *Driver) bury(ctx context.Context, id string, r record) (*runtime.Exit, error) {
+func (d *Driver) bury(id string, r record) (*runtime.Exit, error) {
 	if r.monitorAlive() {
 		return nil, fmt.Errorf("monitor %d of container %s does not answer: %w", r.Monitor, id, errdefs.ErrUnavailable)
 	}
@@ -120,7 +120,7 @@ func (d *Driver) Adopt(ctx context.Context, id string) (runtime.State, error) {
 			state.Status = runtime.StatusUnknown
 			return state, nil
 		}
-		exit, err = d.bury(ctx, id, r)
+		exit, err = d.bury(id, r)
 	}
 	if err != nil {
 		return state, err

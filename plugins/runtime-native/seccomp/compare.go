@@ -107,8 +107,9 @@ func (r rule) compile() []bpf.Instruction {
 				return uint8(ends[i] - i - 1)
 			case fails:
 				return uint8(len(tests) + 1 - i - 1)
+			default:
+				return 0
 			}
-			return 0
 		}
 		program = append(program, bpf.JumpIf{Cond: t.cond, Val: t.value, SkipTrue: skip(t.yes), SkipFalse: skip(t.no)})
 	}

@@ -123,6 +123,8 @@ func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return unix.SECCOMP_RET_KILL_THREAD, nil
 	case specs.ActKillProcess:
 		return unix.SECCOMP_RET_KILL_PROCESS, nil
+	case specs.ActNotify:
+		return 0, fmt.Errorf("seccomp action %q needs a listener: %w", a, errdefs.ErrNotImplemented)
 	}
 	return 0, fmt.Errorf("seccomp action %q: %w", a, errdefs.ErrInvalidArgument)
 }

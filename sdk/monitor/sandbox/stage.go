@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -137,11 +138,12 @@ func (s *stage) lookPath() error {
 			dir = "."
 		}
 		path := dir + "/" + name
-		switch err := executable(path); err {
-		case nil:
+		err := executable(path)
+		if err == nil {
 			s.path = path
 			return nil
-		case unix.EACCES:
+		}
+		if errors.Is(err, unix.EACCES) {
 			denied = err
 		}
 	}
@@ -166,7 +168,9 @@ func executable(path string) error {
 // commandError gives an errno of stat or execve the kind that decides the
 // client's exit code.
 func commandError(name string, err error) error {
-	switch err {
+	var errno unix.Errno
+	_ = errors.As(err, &errno)
+	switch errno { //nolint:exhaustive // all other errors are the host's
 	case unix.ENOENT, unix.ENOTDIR:
 		return monitor.Failf(monitor.KindCommandNotFound, "exec: %q: stat %s: no such file or directory", name, name)
 	case unix.EACCES, unix.EPERM:
