@@ -60,9 +60,12 @@ func (l listing) print(out io.Writer, rows []row) error {
 		}
 		return printTable(out, heading.String(), text, rows)
 	}
-	text := unescape(l.format)
+	t, err := parse(unescape(l.format) + "\n")
+	if err != nil {
+		return err
+	}
 	for _, r := range rows {
-		if err := execute(out, text+"\n", r); err != nil {
+		if err := fill(out, t, r); err != nil {
 			return err
 		}
 	}
@@ -70,10 +73,14 @@ func (l listing) print(out io.Writer, rows []row) error {
 }
 
 func printTable(out io.Writer, heading, text string, rows []row) error {
+	t, err := parse(text + "\n")
+	if err != nil {
+		return err
+	}
 	table := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
 	fmt.Fprintln(table, heading)
 	for _, r := range rows {
-		if err := execute(table, text+"\n", r); err != nil {
+		if err := fill(table, t, r); err != nil {
 			return err
 		}
 	}
@@ -106,10 +113,22 @@ var functions = template.FuncMap{
 }
 
 func execute(out io.Writer, text string, data any) error {
+	t, err := parse(text)
+	if err != nil {
+		return err
+	}
+	return fill(out, t, data)
+}
+
+func parse(text string) (*template.Template, error) {
 	t, err := template.New("").Funcs(functions).Option("missingkey=error").Parse(text)
 	if err != nil {
-		return &status{64, fmt.Sprintf("template parsing error: %v", err)}
+		return nil, &status{64, fmt.Sprintf("template parsing error: %v", err)}
 	}
+	return t, nil
+}
+
+func fill(out io.Writer, t *template.Template, data any) error {
 	if err := t.Execute(out, data); err != nil {
 		return &status{1, fmt.Sprintf("template execution error: %v", err)}
 	}

@@ -62,9 +62,8 @@ func root(a *app) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &status{125, fmt.Sprintf("%s\n\nUsage:  %s\n\nRun '%s --help' for more information", strings.TrimSuffix(err.Error(), "."), cmd.UseLine(), cmd.CommandPath())}
 	})
-	cmd.PersistentFlags().StringVarP(&a.host, "host", "H", "", "Daemon socket to connect to (default $DAVIT_HOST, $DOCKER_HOST, "+defaultHost+")")
-	cmd.PersistentFlags().BoolP("help", "h", false, "Print usage")
-	cmd.PersistentFlags().Lookup("help").Shorthand = ""
+	cmd.Flags().StringVarP(&a.host, "host", "H", "", "Daemon socket to connect to (default $DAVIT_HOST, $DOCKER_HOST, "+defaultHost+")")
+	cmd.PersistentFlags().Bool("help", false, "Print usage")
 	cmd.AddCommand(containerCommands(a)...)
 	cmd.AddCommand(imageCommands(a)...)
 	cmd.AddCommand(systemCommands(a)...)

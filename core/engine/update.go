@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
@@ -156,11 +157,17 @@ func (e *Engine) ContainerChanges(ctx context.Context, name string) ([]mobyconta
 	}
 	changes := []mobycontainer.FilesystemChange{}
 	err = differ.Diff(ctx, r.Snapshot, func(change storage.Change) error {
+		if change.Kind == storage.ChangeAdd && slices.Contains(placed, filepath.Clean(change.Path)) {
+			return nil
+		}
 		changes = append(changes, mobycontainer.FilesystemChange{Kind: kinds[change.Kind], Path: filepath.Clean(change.Path)})
 		return nil
 	})
 	return changes, err
 }
+
+// placed are the mount points that every container gets: none of its own doing.
+var placed = []string{"/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}
 
 // logStream implements backend.LogStream.
 type logStream struct {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -114,7 +113,7 @@ func (p *pull) run(ctx context.Context) error {
 	}
 	p.out.say(label, "Pulling from "+reference.Path(p.named))
 	target := descriptor(found.Descriptor)
-	if err := p.blob(ctx, target, bytes.NewReader(found.Manifest)); err != nil {
+	if err := p.write(ctx, target, bytes.NewReader(found.Manifest)); err != nil {
 		return err
 	}
 	manifest := target
@@ -158,7 +157,7 @@ func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, img v1.Imag
 	if err != nil {
 		return err
 	}
-	if err := p.blob(ctx, target, bytes.NewReader(body)); err != nil {
+	if err := p.write(ctx, target, bytes.NewReader(body)); err != nil {
 		return err
 	}
 	manifest, err := p.manifest(ctx, target)
@@ -175,7 +174,7 @@ func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, img v1.Imag
 		if err != nil {
 			return fmt.Errorf("fetching the image configuration: %w", err)
 		}
-		return p.blob(ctx, manifest.Config, bytes.NewReader(config))
+		return p.write(ctx, manifest.Config, bytes.NewReader(config))
 	})
 	for _, layer := range manifest.Layers {
 		group.Go(func() error { return p.layer(ctx, layer, img) })
@@ -186,7 +185,7 @@ func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, img v1.Imag
 func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, img v1.Image) error {
 	if _, err := p.content.Info(ctx, d.Digest); err == nil {
 		p.out.say(short(d.Digest), "Already exists")
-		return nil
+		return p.hold(ctx, d.Digest)
 	}
 	hash, err := v1.NewHash(d.Digest.String())
 	if err != nil {
@@ -202,25 +201,11 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, img v1.Image) er
 		return fmt.Errorf("fetching layer %s: %w", d.Digest, err)
 	}
 	defer func() { _ = body.Close() }()
-	if err := p.blob(ctx, d, p.out.meter(short(d.Digest), "Downloading", d.Size, body)); err != nil {
+	if err := p.write(ctx, d, p.out.meter(short(d.Digest), "Downloading", d.Size, body)); err != nil {
 		return fmt.Errorf("fetching layer %s: %w", d.Digest, err)
 	}
 	p.out.say(short(d.Digest), "Download complete")
 	return nil
-}
-
-// blob writes content that must have the descriptor's digest and size.
-func (p *pull) blob(ctx context.Context, d ocispec.Descriptor, body io.Reader) error {
-	return p.write(ctx, d, body)
-}
-
-// write stores a blob under its digest, or nothing.
-func (s *Store) write(ctx context.Context, d ocispec.Descriptor, body io.Reader) error {
-	err := content.WriteBlob(ctx, s.content, "blob-"+d.Digest.String(), body, ocispec.Descriptor{Digest: d.Digest, Size: d.Size})
-	if errdefs.IsAlreadyExists(err) {
-		return nil
-	}
-	return err
 }
 
 // finish unpacks the image and gives it its name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.etcd.io/bbolt"
 	"golang.org/x/sync/singleflight"
 
@@ -57,6 +60,7 @@ type Store struct {
 	leases  leases.Manager
 
 	unpacking singleflight.Group
+	writing   digestLocks
 	// changing orders changes of names, and collection of what they no longer
 	// reach. Reading takes the index.
 	changing sync.Mutex
@@ -117,6 +121,67 @@ func (s *Store) leased(ctx context.Context) (_ context.Context, done func(), err
 			s.Log.Error("ending a lease on image content", "error", err)
 		}
 	}, nil
+}
+
+// write stores a blob under its digest, or nothing: content that is not what its
+// descriptor says leaves no trace that a later attempt would go on from.
+func (s *Store) write(ctx context.Context, d ocispec.Descriptor, body io.Reader) error {
+	unlock, err := s.writing.lock(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ref := "blob-" + d.Digest.String()
+	err = content.WriteBlob(ctx, s.content, ref, body, ocispec.Descriptor{Digest: d.Digest, Size: d.Size})
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	if aborted := s.content.Abort(context.WithoutCancel(ctx), ref); aborted != nil && !errdefs.IsNotFound(aborted) {
+		err = errors.Join(err, aborted)
+	}
+	return err
+}
+
+// hold keeps a blob that is here from being collected while ctx's lease lasts.
+func (s *Store) hold(ctx context.Context, d digest.Digest) error {
+	lease, ok := leases.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	return s.leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: d.String(), Type: "content"})
+}
+
+// digestLocks lets one write each blob at a time.
+type digestLocks struct {
+	mu   sync.Mutex
+	held map[digest.Digest]chan struct{}
+}
+
+func (l *digestLocks) lock(ctx context.Context, d digest.Digest) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		busy := l.held[d]
+		if busy == nil {
+			free := make(chan struct{})
+			if l.held == nil {
+				l.held = map[digest.Digest]chan struct{}{}
+			}
+			l.held[d] = free
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, d)
+				l.mu.Unlock()
+				close(free)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // collect frees blobs that no image reaches.
