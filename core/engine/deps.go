@@ -101,8 +101,14 @@ type Networks interface {
 // Volumes is what the engine needs of volume.Service.
 type Volumes interface {
 	// Ensure answers the named volume and creates it with the driver (empty:
-	// default) if it does not exist. anonymous marks a name made by the engine.
-	Ensure(ctx context.Context, req mobyvolume.CreateRequest, anonymous bool) (vol mobyvolume.Volume, fresh bool, err error)
+	// default) if it does not exist. owner is the container that an anonymous
+	// volume is made for, empty for a named one.
+	Ensure(ctx context.Context, req mobyvolume.CreateRequest, owner string) (vol mobyvolume.Volume, fresh bool, err error)
+	// Disown lets an anonymous volume outlive the container it was made for.
+	Disown(name string) error
+	// Sweep removes anonymous volumes whose container does not exist and which
+	// nobody else uses.
+	Sweep(ctx context.Context, exists func(containerID string) bool, users func(name string) []string) error
 	// Mount and Unmount bracket a container's use of a volume.
 	Mount(ctx context.Context, name, containerID string) (mount.Mount, error)
 	Unmount(ctx context.Context, name, containerID string) error

@@ -237,8 +237,9 @@ func (e *Engine) prepareMount(ctx context.Context, r *container.Record, m *conta
 		return nil
 	}
 	m.Anonymous = m.Name == ""
+	owner := ""
 	if m.Anonymous {
-		m.Name = container.NewID()
+		m.Name, owner = container.NewID(), r.ID
 	}
 	request := mobyvolume.CreateRequest{Name: m.Name, Driver: m.Driver}
 	for _, wanted := range r.HostConfig.Mounts {
@@ -249,7 +250,7 @@ func (e *Engine) prepareMount(ctx context.Context, r *container.Record, m *conta
 			}
 		}
 	}
-	volume, fresh, err := e.Volumes.Ensure(ctx, request, m.Anonymous)
+	volume, fresh, err := e.Volumes.Ensure(ctx, request, owner)
 	if err != nil {
 		return err
 	}

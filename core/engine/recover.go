@@ -152,13 +152,15 @@ func (e *Engine) startAgain() {
 	}
 }
 
-// DriverRestarted is called when a driver's process was started again: it may
-// have missed what ended in between.
+// DriverRestarted is called when a driver's process was started again, before
+// anybody else may call it: it may have missed what ended in between.
 func (e *Engine) DriverRestarted(ctx context.Context, kind plugin.Kind, driver string) {
-	if e.ready(ctx) != nil {
-		return
+	select {
+	case <-e.recovered:
+		e.reconcile(ctx, kind, driver)
+	default:
+		// Recovery, which is at work and may be waiting for this driver, does it.
 	}
-	e.reconcile(ctx, kind, driver)
 }
 
 // reconcile tells drivers what is valid, so that they drop the rest. An empty
@@ -225,7 +227,8 @@ func (e *Engine) sweep(ctx context.Context) {
 	for _, c := range e.containers.All() {
 		known[c.ID] = true
 	}
-	if err := e.sweepDrivers(ctx, known); err != nil {
+	err := errors.Join(e.sweepDrivers(ctx, known), e.Volumes.Sweep(ctx, func(id string) bool { return known[id] }, e.volumeUsers))
+	if err != nil {
 		e.Log.Error("removing what belongs to no container", "error", err)
 	}
 	entries, err := os.ReadDir(e.dir(""))

@@ -68,7 +68,11 @@ func (e *Engine) remove(ctx context.Context, c *container.Container, volumes boo
 		return err
 	}
 	r := c.Record()
-	if err := c.Delete(); err != nil {
+	err := e.keepVolumes(r, volumes)
+	if err == nil {
+		err = c.Delete()
+	}
+	if err != nil {
 		_ = c.UpdateVolatile(func(r *container.Record) (err error) {
 			r.Status, err = r.Status.Next(container.EventRemoveFailed)
 			return err
@@ -80,6 +84,22 @@ func (e *Engine) remove(ctx context.Context, c *container.Container, volumes boo
 		e.removeAnonymous(ctx, r)
 	}
 	e.inBackground(func(ctx context.Context) { e.clean(ctx, r) })
+	return nil
+}
+
+// keepVolumes makes sure that the volumes of a container that is removed without
+// them stay, whatever happens in between.
+func (e *Engine) keepVolumes(r container.Record, removed bool) error {
+	if removed {
+		return nil
+	}
+	for _, m := range r.Mounts {
+		if m.Type == mobymount.TypeVolume {
+			if err := e.Volumes.Disown(m.Name); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +44,10 @@ type Service struct {
 	networks map[string]Network             // by ID
 	attached map[string]map[string]attached // network ID → endpoint ID
 
+	// held are the endpoints that containers have, or are just getting: what a
+	// driver must keep when it reconciles.
+	held map[string]Attachment
+
 	// ensuring serialises making networks in their drivers.
 	ensuring sync.Mutex
 	made     map[string]bool // networks that their driver has since this start
@@ -65,7 +70,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Options: o, records: records, networks: all, attached: map[string]map[string]attached{}, made: map[string]bool{}}
+	s := &Service{Options: o, records: records, networks: all, attached: map[string]map[string]attached{}, made: map[string]bool{}, held: map[string]Attachment{}}
 	if err := s.predefine(); err != nil {
 		return nil, err
 	}
@@ -154,8 +159,14 @@ func (s *Service) Attach(ctx context.Context, a Attachment) (sdknetwork.Endpoint
 	if err != nil {
 		return sdknetwork.Endpoint{}, err
 	}
+	s.mu.Lock()
+	s.held[a.EndpointID] = a
+	s.mu.Unlock()
 	endpoint, err := driver.Attach(ctx, a.Attachment)
 	if err != nil {
+		s.mu.Lock()
+		delete(s.held, a.EndpointID)
+		s.mu.Unlock()
 		return sdknetwork.Endpoint{}, err
 	}
 	s.remember(a, endpoint)
@@ -184,6 +195,7 @@ func (s *Service) Detach(ctx context.Context, networkID, endpointID string) erro
 	s.mu.Lock()
 	gone, known := s.attached[networkID][endpointID]
 	delete(s.attached[networkID], endpointID)
+	delete(s.held, endpointID)
 	s.mu.Unlock()
 	driver, err := s.Driver(n.Driver)
 	if err != nil {
@@ -235,6 +247,11 @@ func (s *Service) Reconcile(ctx context.Context, driver string, netnsOf []string
 			drivers[n.Driver] = true
 		}
 	}
+	for _, a := range s.held {
+		if !slices.ContainsFunc(inUse, func(known Attachment) bool { return known.EndpointID == a.EndpointID }) {
+			inUse = append(inUse, a)
+		}
+	}
 	s.mu.RUnlock()
 	var errs []error
 	for name := range drivers {
@@ -280,6 +297,9 @@ func (s *Service) reconcileDriver(ctx context.Context, name string, networks []N
 	for _, a := range inUse {
 		if e, ok := held[a.EndpointID]; ok && mine[a.NetworkID] {
 			s.remember(a, e)
+			s.mu.Lock()
+			s.held[a.EndpointID] = a
+			s.mu.Unlock()
 		}
 	}
 	return errors.Join(errs...)

@@ -66,9 +66,10 @@ func New(o Options) (*Host, error) {
 	return h, nil
 }
 
-// OnRestart sets the function that is called, in a goroutine of its own, each
-// time a plugin is ready again after its process was replaced. Its context ends
-// with the host. To be set before Start.
+// OnRestart sets the function that is called each time a plugin's process was
+// replaced. Until it returns (10 s at most) only calls with its context reach the
+// new process; others wait as they do for a plugin that starts. To be set before
+// Start.
 func (h *Host) OnRestart(fn func(ctx context.Context, kind Kind, driver string)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -120,7 +121,7 @@ func (h *Host) ready(ctx context.Context, f found, again bool) {
 	hook := h.onRestart
 	h.mu.RUnlock()
 	if again && hook != nil {
-		h.wg.Go(func() { hook(ctx, f.kind, f.driver) })
+		hook(ctx, f.kind, f.driver)
 	}
 }
 

@@ -33,11 +33,12 @@ type supervised struct {
 	found   found
 	options Options
 	log     *slog.Logger
-	onReady func(ctx context.Context, again bool)
+	onReady func(ctx context.Context, again bool) // see settle
 
 	mu       sync.Mutex
 	status   Status
 	instance *instance     // with StateReady
+	settling *instance     // started again, and only for the hook yet
 	failures int           // in a row
 	changed  chan struct{} // closed and replaced at every change
 }
@@ -68,8 +69,8 @@ func (s *supervised) run(ctx context.Context) {
 		}
 		if err == nil {
 			started := time.Now()
+			s.settle(ctx, inst, again)
 			s.log.Info("driver ready", "pid", inst.proc.pid(), "version", inst.version)
-			s.onReady(ctx, again)
 			err = inst.watch(ctx)
 			s.retire(ctx, inst, err)
 			if ctx.Err() != nil {
@@ -113,8 +114,27 @@ func (s *supervised) launch(ctx context.Context, again bool) (*instance, error) 
 		s.mu.Unlock()
 		return nil, err
 	}
+	return inst, nil
+}
+
+// settleTimeout bounds how long the hook may keep a driver to itself.
+const settleTimeout = 10 * time.Second
+
+// inHook marks the context of a hook's calls.
+type inHook struct{ plugin *supervised }
+
+// settle lets the hook put a new process in order before others may call it.
+func (s *supervised) settle(ctx context.Context, inst *instance, again bool) {
+	if again {
+		s.mu.Lock()
+		s.settling = inst
+		s.mu.Unlock()
+		hook, cancel := context.WithTimeout(context.WithValue(ctx, inHook{s}, true), settleTimeout)
+		s.onReady(hook, again)
+		cancel()
+	}
 	s.mu.Lock()
-	s.instance, s.failures = inst, 0
+	s.instance, s.settling, s.failures = inst, nil, 0
 	s.mu.Unlock()
 	s.change(func(st *Status) {
 		st.State, st.PID, st.Features = StateReady, inst.proc.pid(), inst.features
@@ -122,7 +142,6 @@ func (s *supervised) launch(ctx context.Context, again bool) (*instance, error) 
 			st.Version = inst.version
 		}
 	})
-	return inst, nil
 }
 
 // retire takes an instance out of use, first of all for new calls.
@@ -177,9 +196,13 @@ func pause(ctx context.Context, d time.Duration) {
 // acquire answers the running instance and waits for it while it is started or
 // restarted, as long as ctx allows and, unless endless, as success is likely.
 func (s *supervised) acquire(ctx context.Context, endless bool) (*instance, error) {
+	hook := ctx.Value(inHook{s}) != nil
 	for {
 		s.mu.Lock()
 		inst, state, changed := s.instance, s.status, s.changed
+		if hook && s.settling != nil {
+			inst = s.settling
+		}
 		hopeless := !endless && (s.failures >= patience || state.State == StateFailed)
 		s.mu.Unlock()
 		switch {

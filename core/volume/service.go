@@ -33,6 +33,9 @@ type Record struct {
 	Labels     map[string]string
 	Created    time.Time
 	Anonymous  bool
+	// Owner is the container that an anonymous volume was made for, as long as the
+	// volume goes with it.
+	Owner string
 }
 
 // Options are what a service is made of.
@@ -54,6 +57,8 @@ type Service struct {
 	all map[string]Record
 	// creating holds the names that are being made: the second asks again.
 	creating map[string]chan struct{}
+	// claimed are the uses that containers have, or are just getting.
+	claimed map[volume.Claim]bool
 }
 
 // New opens the records.
@@ -66,7 +71,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{Options: o, records: records, all: all, creating: map[string]chan struct{}{}}, nil
+	return &Service{Options: o, records: records, all: all, creating: map[string]chan struct{}{}, claimed: map[volume.Claim]bool{}}, nil
 }
 
 func (s *Service) get(name string) (Record, bool) {
@@ -93,7 +98,7 @@ func show(r Record) mobyvolume.Volume {
 }
 
 // Ensure implements the engine's Volumes.
-func (s *Service) Ensure(ctx context.Context, req mobyvolume.CreateRequest, anonymous bool) (mobyvolume.Volume, bool, error) {
+func (s *Service) Ensure(ctx context.Context, req mobyvolume.CreateRequest, owner string) (mobyvolume.Volume, bool, error) {
 	for {
 		if r, ok := s.get(req.Name); ok {
 			if req.Driver != "" && req.Driver != r.Driver {
@@ -109,7 +114,7 @@ func (s *Service) Ensure(ctx context.Context, req mobyvolume.CreateRequest, anon
 		}
 		s.mu.Unlock()
 		if !busy {
-			v, err := s.make(ctx, req, anonymous)
+			v, err := s.make(ctx, req, owner != "", owner)
 			s.mu.Lock()
 			delete(s.creating, req.Name)
 			s.mu.Unlock()
@@ -126,7 +131,7 @@ func (s *Service) Ensure(ctx context.Context, req mobyvolume.CreateRequest, anon
 
 // make creates a volume in its driver and records it. A crash in between leaves
 // a volume that the next Create of the same name finds.
-func (s *Service) make(ctx context.Context, req mobyvolume.CreateRequest, anonymous bool) (mobyvolume.Volume, error) {
+func (s *Service) make(ctx context.Context, req mobyvolume.CreateRequest, anonymous bool, owner string) (mobyvolume.Volume, error) {
 	if req.ClusterVolumeSpec != nil {
 		return mobyvolume.Volume{}, fmt.Errorf("cluster volumes: %w", errdefs.ErrNotImplemented)
 	}
@@ -144,7 +149,7 @@ func (s *Service) make(ctx context.Context, req mobyvolume.CreateRequest, anonym
 	if err != nil {
 		return mobyvolume.Volume{}, fmt.Errorf("create %s: %w", req.Name, err)
 	}
-	r := Record{Name: req.Name, Driver: req.Driver, Mountpoint: made.Mountpoint, Options: req.DriverOpts, Labels: req.Labels, Created: made.Created, Anonymous: anonymous}
+	r := Record{Name: req.Name, Driver: req.Driver, Mountpoint: made.Mountpoint, Options: req.DriverOpts, Labels: req.Labels, Created: made.Created, Anonymous: anonymous, Owner: owner}
 	if r.Created.IsZero() {
 		r.Created = time.Now().UTC()
 	}
@@ -163,11 +168,11 @@ func (s *Service) make(ctx context.Context, req mobyvolume.CreateRequest, anonym
 
 // Create implements the engine's Volumes.
 func (s *Service) Create(ctx context.Context, req mobyvolume.CreateRequest) (mobyvolume.Volume, error) {
-	anonymous := req.Name == ""
-	if anonymous {
+	if req.Name == "" {
 		req.Name = s.NewName()
+		return s.make(ctx, req, true, "")
 	}
-	v, _, err := s.Ensure(ctx, req, anonymous)
+	v, _, err := s.Ensure(ctx, req, "")
 	return v, err
 }
 
@@ -190,8 +195,13 @@ func (s *Service) Mount(ctx context.Context, name, containerID string) (mount.Mo
 	if err != nil {
 		return mount.Mount{}, err
 	}
+	// Before the driver has it: a reconciliation in between must not drop it.
+	claim := volume.Claim{Volume: name, Consumer: containerID}
+	s.claim(claim, true)
 	m, err := driver.Mount(ctx, name, containerID)
-	if err == nil {
+	if err != nil {
+		s.claim(claim, false)
+	} else {
 		s.emit(r, events.ActionMount, map[string]string{"container": containerID})
 	}
 	return m, err
@@ -210,8 +220,55 @@ func (s *Service) Unmount(ctx context.Context, name, containerID string) error {
 	if err := driver.Unmount(ctx, name, containerID); err != nil {
 		return err
 	}
+	s.claim(volume.Claim{Volume: name, Consumer: containerID}, false)
 	s.emit(r, events.ActionUnmount, map[string]string{"container": containerID})
 	return nil
+}
+
+func (s *Service) claim(c volume.Claim, on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on {
+		s.claimed[c] = true
+	} else {
+		delete(s.claimed, c)
+	}
+}
+
+// Disown keeps an anonymous volume when the container it was made for goes.
+func (s *Service) Disown(name string) error {
+	r, ok := s.get(name)
+	if !ok || r.Owner == "" {
+		return nil
+	}
+	r.Owner = ""
+	if err := s.records.Put(name, r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.all[name]; ok {
+		s.all[name] = r
+	}
+	return nil
+}
+
+// Sweep removes the anonymous volumes of containers that are not there: a crash
+// came between the making of the two, or between their removals.
+func (s *Service) Sweep(ctx context.Context, exists func(containerID string) bool, users func(string) []string) error {
+	s.mu.RLock()
+	var left []string
+	for name, r := range s.all {
+		if r.Owner != "" && !exists(r.Owner) && len(users(name)) == 0 {
+			left = append(left, name)
+		}
+	}
+	s.mu.RUnlock()
+	var errs []error
+	for _, name := range left {
+		errs = append(errs, s.Remove(ctx, name, true, users))
+	}
+	return errors.Join(errs...)
 }
 
 // Reconcile implements the engine's Volumes.
@@ -223,7 +280,11 @@ func (s *Service) Reconcile(ctx context.Context, driver string, inUse []volume.C
 			claims[r.Driver] = append(claims[r.Driver], []volume.Claim{}...)
 		}
 	}
+	valid := maps.Clone(s.claimed)
 	for _, claim := range inUse {
+		valid[claim] = true
+	}
+	for claim := range valid {
 		if r, ok := s.all[claim.Volume]; ok && (driver == "" || r.Driver == driver) {
 			claims[r.Driver] = append(claims[r.Driver], claim)
 		}

@@ -30,8 +30,13 @@ type Options struct {
 	Output io.Writer // the core's log; nil: a file in the engine's folder
 	Config string    // more TOML, put before the tables the engine writes
 	Tables string    // more TOML tables
-	Dir    string    // engine's folder; empty: a new temporary one, removed by Close
-	Debug  bool
+	// Plugins are further plugin directories, and StartTimeout how long a plugin
+	// may take to start.
+	Plugins      []string
+	StartTimeout string
+
+	Dir   string // engine's folder; empty: a new temporary one, removed by Close
+	Debug bool
 }
 
 // Engine is one private davitd.
@@ -109,6 +114,14 @@ func New(o Options) (*Engine, error) {
 	}
 	// A /16 of its own: engines that run at once differ in pid or number.
 	second := 16 + (os.Getpid()*7+int(number)*13)%200
+	dirs := fmt.Sprintf("%q", filepath.Join(bin, "plugins"))
+	for _, dir := range o.Plugins {
+		dirs += fmt.Sprintf(", %q", dir)
+	}
+	timeout := "10s"
+	if o.StartTimeout != "" {
+		timeout = o.StartTimeout
+	}
 	config := fmt.Sprintf(`root = %q
 run = %q
 listen = [%q]
@@ -116,7 +129,8 @@ log_level = %q
 cgroup_parent = %q
 %s
 [plugins]
-dirs = [%q]
+dirs = [%s]
+start_timeout = %q
 
 [plugins.config.network-bridge]
 bridge = %q
@@ -124,7 +138,7 @@ table = %q
 pools = ["10.%d.0.0/16"]
 
 %s
-`, e.Root, e.Run, e.Host, level, e.Cgroup, o.Config, filepath.Join(bin, "plugins"), e.Bridge, e.Table, second, o.Tables)
+`, e.Root, e.Run, e.Host, level, e.Cgroup, o.Config, dirs, timeout, e.Bridge, e.Table, second, o.Tables)
 	if err := os.WriteFile(e.cfg, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
