@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	mobymount "github.com/moby/moby/api/types/mount"
+	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/container"
@@ -49,6 +51,11 @@ func (e *Engine) withRoot(ctx context.Context, r container.Record, readOnly bool
 func pathError(r container.Record, path string, err error) error {
 	if errdefs.IsNotFound(ignoreKind(err)) {
 		return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("Could not find the file %s in container %s", path, r.Name))
+	}
+	for _, wrong := range []error{unix.ELOOP, unix.ENOTDIR, unix.ENAMETOOLONG} {
+		if errors.Is(err, wrong) {
+			return fmt.Errorf("%w: %w", err, errInvalid)
+		}
 	}
 	return err
 }

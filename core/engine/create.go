@@ -93,7 +93,16 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return response, err
 	}
 	e.containerEvent(c.Record(), events.ActionCreate, nil)
-	return mobycontainer.CreateResponse{ID: r.ID, Warnings: []string{}}, nil
+	return mobycontainer.CreateResponse{ID: r.ID, Warnings: warnings(r)}, nil
+}
+
+// warnings say what a container asks for and does not get.
+func warnings(r container.Record) []string {
+	list := []string{}
+	if check := r.Config.Healthcheck; check != nil && len(check.Test) > 0 && check.Test[0] != "NONE" {
+		list = append(list, "health checks are not run by this version of davit")
+	}
+	return list
 }
 
 // reserveName takes the wanted name, or a random one.

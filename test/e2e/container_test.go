@@ -112,7 +112,7 @@ func TestExec(t *testing.T) {
 func TestLogs(t *testing.T) {
 	both(t, func(c *client) {
 		box := c.own("box")
-		c.background("box", "busybox", "sh", "-c", "echo one; echo two >&2; echo three; while [ ! -e /go ]; do sleep 0.05; done; echo four")
+		c.background("box", "busybox", "sh", "-c", "echo one; sleep 0.1; echo two >&2; sleep 0.1; echo three; while [ ! -e /go ]; do sleep 0.05; done; echo four")
 		eventually(c.T, "three lines", func() error {
 			if r := c.run("logs", box); strings.Count(r.out, "\n")+strings.Count(r.err, "\n") != 3 {
 				return fmt.Errorf("%q %q", r.out, r.err)

@@ -30,7 +30,7 @@ if [ ! -e $work/guest.tar ]; then
 	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
 	. /etc/os-release
 	mmdebstrap --variant=minbase --mode=root --quiet \
-		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,kmod,mmdebstrap,mount \
+		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,kmod,mount \
 		"$VERSION_CODENAME" $work/guest.tar.tmp
 	mv $work/guest.tar.tmp $work/guest.tar
 fi
@@ -42,18 +42,24 @@ cp -a bin $tree/davit/
 cp -a $work/kernel/lib/modules $tree/usr/lib/
 CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
 cp -a test $tree/davit/
-for package in plugins/runtime-native plugins/runtime-native/cgroup plugins/storage-overlay plugins/network-bridge core/rootfs; do
+for package in plugins/runtime-native/cgroup plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns; do
 	(cd $package && CGO_ENABLED=0 go test -c -o "$OLDPWD/$tree/davit/unit/${package//\//-}.test" .)
 	mkdir -p "$tree/davit/src/$package"
 	if [ -d $package/testdata ]; then cp -a $package/testdata "$tree/davit/src/$package/"; fi
 done
+# The Debian image under test, as the tests make it for themselves elsewhere.
+if [ ! -e build/debian.tar ]; then
+	mmdebstrap --variant=minbase --mode=root --quiet "$(. /etc/os-release && echo "$VERSION_CODENAME")" build/debian.tar.tmp
+	mv build/debian.tar.tmp build/debian.tar
+fi
+cp build/debian.tar $tree/davit/debian.tar
 # The client under test is this machine's, where there is one.
 if command -v docker >/dev/null; then install -D "$(readlink -f "$(command -v docker)")" $tree/davit/client/docker; fi
 printf '%q ' "$@" >$tree/davit/arguments
 cat >$tree/davit/init <<'EOF'
 #!/bin/sh
 # First process of the guest: mounts, modules, tests, result on the console.
-export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_VM=1
+export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_DEBIAN=/davit/debian.tar
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts /dev/shm /run /tmp
 mount -t devpts -o ptmxmode=666 pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
