@@ -177,6 +177,33 @@ func TestALivingGroupIsNotDeleted(t *testing.T) {
 	}
 }
 
+func TestDevicesThatAreNotAllowedCannotBeOpened(t *testing.T) {
+	node := func(major, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: access}
+	}
+	g := newGroup(t, &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+		{Allow: false, Access: "rwm"}, {Allow: true, Type: "c", Access: "m"}, node(1, 3, "rwm"), node(1, 5, "r"), node(1, 9, "r"), node(1, 9, "w"),
+	}})
+	result := t.TempDir() + "/result"
+	try := func(name, open string) string {
+		return fmt.Sprintf("(exec 3%s%s) 2>/dev/null && printf '%s%s ' >> %s; ", open, name, open, name, result)
+	}
+	script := ": > " + result + "; " + try("/dev/null", "<>") + try("/dev/zero", "<") + try("/dev/zero", "<>") + try("/dev/urandom", "<>") + try("/dev/full", "<") + "echo done >> " + result + "; sleep 100"
+	sleeper(t, g, script)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		body, _ := os.ReadFile(result)
+		if strings.Contains(string(body), "done") {
+			if got, want := string(body), "<>/dev/null </dev/zero <>/dev/urandom done\n"; got != want {
+				t.Errorf("opened %q, want %q", got, want)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the process does not end its tries")
+		}
+	}
+}
+
 func TestBadPaths(t *testing.T) {
 	for _, path := range []string{"", "/", "relative", "/a/../b", "/a/"} {
 		if _, err := Create(path, nil); !errdefs.IsInvalidArgument(err) {

@@ -69,7 +69,7 @@ func (u *unified) update(r *specs.LinuxResources) error {
 
 func (u *unified) set(r *specs.LinuxResources, devices []specs.LinuxDeviceCgroup) error {
 	limits := cgroup2.ToResources(normal(r))
-	limits.Devices = devices
+	limits.Devices = nil // see limitDevices
 	if r.Memory != nil && r.Memory.Swap != nil && *r.Memory.Swap < 0 && limits.Memory != nil {
 		limits.Memory.Swap = maximum(r.Memory.Swap)
 	}
@@ -77,6 +77,9 @@ func (u *unified) set(r *specs.LinuxResources, devices []specs.LinuxDeviceCgroup
 		limits.Memory.Swap = nil // a kernel that counts no swap
 	}
 	if err := u.group.Update(limits); err != nil {
+		return err
+	}
+	if err := limitDevices(u.dir(), devices); err != nil {
 		return err
 	}
 	for name, value := range r.Unified {
