@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"sync"
@@ -20,7 +21,7 @@ type logFile struct {
 	file   *os.File
 	size   int64
 	buffer []byte
-	failed error // the first error; a full disk must not stop the container
+	failed error // the present failure; a full disk must not stop the container
 }
 
 func openLog(config *monitor.Log) (*logFile, error) {
@@ -60,7 +61,7 @@ func (s *splitter) write(p []byte, now time.Time) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	for len(p) > 0 {
-		end := indexByte(p, '\n') + 1
+		end := bytes.IndexByte(p, '\n') + 1
 		if room := maxLine - len(s.rest); end > room || end == 0 && len(p) >= room {
 			end = room
 			s.line(p[:end], now)
@@ -115,16 +116,29 @@ func (s *splitter) line(p []byte, now time.Time) {
 }
 
 func (l *logFile) flush() {
-	if len(l.buffer) == 0 || l.file == nil {
+	if len(l.buffer) == 0 {
+		return
+	}
+	if l.file == nil && l.open() != nil { // rotation failed, and still would
+		l.buffer = l.buffer[:0]
 		return
 	}
 	n, err := l.file.Write(l.buffer)
 	l.size += int64(n)
-	if err != nil && l.failed == nil {
-		l.failed = err
-		fmt.Fprintf(os.Stderr, "writing %s: %v\n", l.config.Path, err)
+	if err != nil {
+		l.complain(err)
+	} else {
+		l.failed = nil
 	}
 	l.buffer = l.buffer[:0]
+}
+
+// complain says once that lines are being lost.
+func (l *logFile) complain(err error) {
+	if l.failed == nil {
+		fmt.Fprintf(os.Stderr, "log %s: %v\n", l.config.Path, err)
+	}
+	l.failed = err
 }
 
 // rotate renames the files one number up and opens a new one.
@@ -141,17 +155,8 @@ func (l *logFile) rotate() {
 	}
 	if err := l.open(); err != nil {
 		l.file = nil
-		fmt.Fprintf(os.Stderr, "rotating %s: %v\n", path, err)
+		l.complain(fmt.Errorf("rotating: %w", err))
 	}
-}
-
-func indexByte(p []byte, b byte) int {
-	for i, c := range p {
-		if c == b {
-			return i
-		}
-	}
-	return -1
 }
 
 const hex = "0123456789abcdef"
