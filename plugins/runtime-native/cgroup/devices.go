@@ -88,9 +88,13 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) (asm.Instructions, error) {
 			rule = append(rule,
 				asm.Mov.Reg32(asm.R1, asm.R3), asm.And.Imm32(asm.R1, ^allowed[d]&everything), asm.JNE.Imm(asm.R1, 0, next))
 		}
+		always := len(rule) == 0
 		rule = append(rule, asm.Mov.Imm32(asm.R0, 1), asm.Return())
 		rule[0] = rule[0].WithSymbol(fmt.Sprintf("rule-%d", i))
 		program = append(program, rule...)
+		if always {
+			return program, nil // the kernel refuses code that is never reached
+		}
 	}
 	return append(program, asm.Mov.Imm32(asm.R0, 0).WithSymbol(fmt.Sprintf("rule-%d", len(order))), asm.Return()), nil
 }

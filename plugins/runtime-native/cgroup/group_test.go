@@ -204,6 +204,25 @@ func TestDevicesThatAreNotAllowedCannotBeOpened(t *testing.T) {
 	}
 }
 
+func TestAllDevicesCanBeAllowed(t *testing.T) {
+	g := newGroup(t, &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+		{Allow: false, Access: "rwm"}, {Allow: true, Access: "rwm"}, {Allow: true, Type: "c", Major: number(int64(1)), Minor: number(int64(3)), Access: "r"},
+	}})
+	result := t.TempDir() + "/result"
+	sleeper(t, g, "head -c 1 /dev/zero > "+result+".new; mv "+result+".new "+result+"; sleep 100")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if info, err := os.Stat(result); err == nil {
+			if info.Size() != 1 {
+				t.Error("the device gave nothing")
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the process does not read the device")
+		}
+	}
+}
+
 func TestBadPaths(t *testing.T) {
 	for _, path := range []string{"", "/", "relative", "/a/../b", "/a/"} {
 		if _, err := Create(path, nil); !errdefs.IsInvalidArgument(err) {
