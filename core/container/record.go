@@ -29,6 +29,7 @@ type Record struct {
 	StorageDriver string
 	RuntimeDriver string
 	Snapshot      string // key of the writable layer
+	Written       bool   // somebody copied into the layer before the first start
 
 	Mounts    []Mount
 	Endpoints map[string]Endpoint // by network name

@@ -172,6 +172,11 @@ func (e *Engine) ContainerExtract(ctx context.Context, name, path string, o back
 	}) {
 		return errdefs.ErrPermissionDenied.WithMessage("container rootfs is marked read-only")
 	}
+	if r.StartedAt.IsZero() && !r.Written {
+		if err := c.Update(func(r *container.Record) error { r.Written = true; return nil }); err != nil {
+			return err
+		}
+	}
 	err = e.withRoot(ctx, r, false, func(v *rootfs.View) error {
 		return v.Extract(path, content, rootfs.ExtractOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir, CopyUIDGID: o.CopyUIDGID})
 	})

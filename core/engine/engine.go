@@ -45,6 +45,8 @@ type Engine struct {
 	containers *container.Store
 	execs      *execs
 	attaching  attachments
+	// imageAccounts has the passwd and group files of images, by ID.
+	imageAccounts sync.Map
 
 	// life ends with Close; background work belongs to it and is waited for.
 	life       context.Context

@@ -183,7 +183,7 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	if err := e.namespaces(ctx, r, &in, &p, u); err != nil {
 		return p, err
 	}
-	if in.Passwd, in.Group, err = readAccounts(ctx, mounts); err != nil {
+	if in.Passwd, in.Group, err = e.accounts(ctx, r, mounts); err != nil {
 		return p, fmt.Errorf("reading the image's accounts: %w", err)
 	}
 	if in.Mounts, err = e.specMounts(ctx, r, u); err != nil {
@@ -262,6 +262,21 @@ func (e *Engine) namespaces(ctx context.Context, r container.Record, in *spec.In
 		}
 	}
 	return err
+}
+
+// accounts are the passwd and group files that a container starts with. One that
+// nothing has written to yet has its image's, which are read once: mounting a
+// root filesystem for it costs more than most other steps of a start.
+func (e *Engine) accounts(ctx context.Context, r container.Record, mounts []mount.Mount) (passwd, group []byte, err error) {
+	fresh := r.StartedAt.IsZero() && !r.Written
+	if known, ok := e.imageAccounts.Load(r.Image); ok && fresh {
+		files := known.([2][]byte)
+		return files[0], files[1], nil
+	}
+	if passwd, group, err = readAccounts(ctx, mounts); err == nil && fresh {
+		e.imageAccounts.Store(r.Image, [2][]byte{passwd, group})
+	}
+	return passwd, group, err
 }
 
 // readAccounts reads passwd and group of a root filesystem that is not mounted.

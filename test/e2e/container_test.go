@@ -419,3 +419,20 @@ func read(t *testing.T, path string) string {
 	}
 	return string(body)
 }
+
+// TestUsersAreTheContainersOwn changes the accounts before the first start and
+// between starts.
+func TestUsersAreTheContainersOwn(t *testing.T) {
+	both(t, func(c *client) {
+		passwd := filepath.Join(c.TempDir(), "passwd")
+		write(c.T, passwd, "root:x:0:0:root:/root:/bin/sh\nada:x:4711:4711::/home:/bin/sh\n")
+		c.Cleanup(func() { c.run("rm", "-f", c.own("new"), c.own("old")) })
+		c.fails(125, "unable to find user ada", "run", "--rm", "-u", "ada", "busybox", "true")
+		c.ok("create", "--name", c.own("new"), "-u", "ada", "busybox", "id", "-u")
+		c.ok("cp", passwd, c.own("new")+":/etc/passwd")
+		c.equal(c.ok("start", "-a", c.own("new")), "4711")
+		c.ok("run", "--name", c.own("old"), "-u", "0", "busybox", "sed", "-i", "s/root:x:0/root:x:0/; s/:\\/root:/:\\/tmp:/", "/etc/passwd")
+		c.ok("start", "-a", c.own("old"))
+		c.equal(c.ok("run", "--rm", "-u", "root", "busybox", "sh", "-c", "echo $HOME"), "/root")
+	})
+}
