@@ -102,7 +102,7 @@ func readJSON(r *http.Request, v any, emptyAllowed bool) error {
 		}
 		return invalid("invalid JSON: %v", err)
 	}
-	if decoder.More() {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return invalid("unexpected content after JSON")
 	}
 	return nil

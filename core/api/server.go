@@ -73,7 +73,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("Server", "davit/"+s.Version+" (linux)")
 	tracked := &response{ResponseWriter: w}
 	defer func() {
-		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // the very value net/http documents
+		if p := recover(); p == http.ErrAbortHandler { //nolint:errorlint // the very value net/http documents
+			panic(p)
+		} else if p != nil {
 			s.Log.Error("panic in an API handler", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 			if !tracked.begun {
 				writeError(tracked, http.StatusInternalServerError, "internal error: see the engine's log")
@@ -150,7 +152,9 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	if tracked, ok := w.(*response); ok && tracked.begun {
-		return // too late to say so; the stream just ends
+		// Too late to say so: the connection breaks, so that a part is not taken for
+		// the whole.
+		panic(http.ErrAbortHandler)
 	}
 	writeError(w, status, err.Error())
 }

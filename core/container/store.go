@@ -199,6 +199,9 @@ func (c *Container) signal() {
 
 // Delete removes the record durably; its name is free when it returns.
 func (c *Container) Delete() error {
+	// Held to the end: an update in between would write the record again.
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.store.records.Delete(c.ID); err != nil {
 		return fmt.Errorf("removing the record of container %s: %w", c.ID, err)
 	}
@@ -211,10 +214,8 @@ func (c *Container) Delete() error {
 		}
 	}
 	s.mu.Unlock()
-	c.mu.Lock()
 	c.gone = true
 	c.signal()
-	c.mu.Unlock()
 	return nil
 }
 

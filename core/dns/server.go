@@ -113,6 +113,11 @@ func (s *Server) Stop(containerID string) {
 }
 
 func (l *listener) close() {
+	// Shutting down also ends the connections that clients keep open.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = l.udp.ShutdownContext(ctx)
+	_ = l.tcp.ShutdownContext(ctx)
 	_ = l.udp.PacketConn.Close()
 	_ = l.tcp.Listener.Close()
 	l.done.Wait()

@@ -60,6 +60,10 @@ func (e *Engine) start(ctx context.Context, c *container.Container) (err error) 
 	r := c.Record()
 	var u undo
 	defer func() {
+		if p := recover(); p != nil {
+			u.run(ctx, e.Log, "start of container "+r.Name)
+			panic(p)
+		}
 		if err == nil {
 			return
 		}

@@ -151,16 +151,16 @@ func ParseTime(s string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	var nano int64
+	var nano uint64
 	if fraction != "" {
 		for len(fraction) < 9 {
 			fraction += "0"
 		}
-		if nano, err = strconv.ParseInt(fraction[:9], 10, 64); err != nil {
+		if nano, err = strconv.ParseUint(fraction[:9], 10, 64); err != nil {
 			return time.Time{}, err
 		}
 	}
-	return time.Unix(sec, nano), nil
+	return time.Unix(sec, int64(nano)), nil
 }
 
 // Until reads the "until" filter of a prune: a time, or a duration before now.
@@ -170,6 +170,9 @@ func Until(f filter.Args) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	value := f["until"][0]
+	if value == "" {
+		return time.Time{}, errdefs.ErrInvalidArgument.WithMessage("invalid filter 'until='")
+	}
 	if ago, err := time.ParseDuration(value); err == nil {
 		return time.Now().Add(-ago), nil
 	}

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -70,7 +69,13 @@ func buildProcess(in processInput) (*specs.Process, error) {
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
+	// The primary group is a supplementary one, too: without it, leaving the primary
+	// group would be a way around permissions that are denied to it (CVE-2022-36109).
+	p.User.AdditionalGids = []uint32{p.User.GID}
 	for _, gid := range identity.Sgids {
+		if uint32(gid) == p.User.GID {
+			continue
+		}
 		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(gid))
 	}
 	if in.size != nil && in.terminal && in.size[0] > 0 {
@@ -108,12 +113,12 @@ func buildProcess(in processInput) (*specs.Process, error) {
 func lookUp(in processInput) (*user.ExecUser, error) {
 	identity, err := user.GetExecUser(in.user, &user.ExecUser{Home: "/"}, bytes.NewReader(in.passwd), bytes.NewReader(in.group))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, errdefs.ErrInvalidArgument.WithMessage(err.Error())
 	}
 	if len(in.host.GroupAdd) > 0 {
 		extra, err := user.GetAdditionalGroups(in.host.GroupAdd, bytes.NewReader(in.group))
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+			return nil, errdefs.ErrInvalidArgument.WithMessage(err.Error())
 		}
 		for _, gid := range extra {
 			if !slices.Contains(identity.Sgids, gid) {

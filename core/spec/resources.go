@@ -40,6 +40,9 @@ func Resources(r container.Resources) (*specs.LinuxResources, error) {
 	if out.BlockIO, err = blockIO(r); err != nil {
 		return nil, err
 	}
+	if _, err := rlimits(r.Ulimits); err != nil {
+		return nil, err
+	}
 	if r.PidsLimit != nil && *r.PidsLimit != 0 {
 		limit := max(*r.PidsLimit, -1)
 		out.Pids = &specs.LinuxPids{Limit: &limit}
@@ -142,6 +145,9 @@ func blockIO(r container.Resources) (*specs.LinuxBlockIO, error) {
 		b.Weight, used = &r.BlkioWeight, true
 	}
 	for _, w := range r.BlkioWeightDevice {
+		if w == nil {
+			return nil, invalid("invalid block IO weight: null")
+		}
 		major, minor, err := blockDevice(w.Path)
 		if err != nil {
 			return nil, err
@@ -158,6 +164,9 @@ func blockIO(r container.Resources) (*specs.LinuxBlockIO, error) {
 		{r.BlkioDeviceReadIOps, &b.ThrottleReadIOPSDevice}, {r.BlkioDeviceWriteIOps, &b.ThrottleWriteIOPSDevice},
 	} {
 		for _, d := range limit.from {
+			if d == nil {
+				return nil, invalid("invalid block IO limit: null")
+			}
 			major, minor, err := blockDevice(d.Path)
 			if err != nil {
 				return nil, err

@@ -127,10 +127,17 @@ func parseSecurity(options []string) (security, error) {
 		case "systempaths", "writable-cgroups":
 			return s, fmt.Errorf("--security-opt %s: %w", option, errdefs.ErrNotImplemented)
 		default:
-			return s, invalid("invalid --security-opt 2: %q", option)
+			return s, unknownOption(option, found)
 		}
 	}
 	return s, nil
+}
+
+func unknownOption(option string, hasValue bool) error {
+	if !hasValue {
+		return invalid("invalid --security-opt 1: %q", option)
+	}
+	return invalid("invalid --security-opt 2: %q", option)
 }
 
 // profiles holds Docker's default profile for each set of capabilities: it is

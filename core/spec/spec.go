@@ -99,7 +99,7 @@ func namespaces(in Input) []specs.LinuxNamespace {
 	add(specs.UTSNamespace, in.HostUTS, "")
 	mode := in.HostConfig.CgroupnsMode
 	// As in Docker: private where there is one hierarchy, the host's on v1.
-	private := mode.IsPrivate() || mode.IsEmpty() && cgroups.Mode() == cgroups.Unified && !in.HostConfig.Privileged
+	private := mode.IsPrivate() || mode.IsEmpty() && cgroups.Mode() == cgroups.Unified
 	add(specs.CgroupNamespace, in.HostCgroupns || !private, "")
 	return list
 }
@@ -274,6 +274,9 @@ var rlimitNames = func() map[string]string {
 func rlimits(list []*container.Ulimit) ([]specs.POSIXRlimit, error) {
 	var limits []specs.POSIXRlimit
 	for _, u := range list {
+		if u == nil {
+			return nil, invalid("invalid ulimit: null")
+		}
 		name, ok := rlimitNames[strings.ToLower(u.Name)]
 		if !ok {
 			return nil, invalid("invalid ulimit type: %s (known: %s)", u.Name, strings.Join(slices.Sorted(maps.Keys(rlimitNames)), ", "))

@@ -217,7 +217,8 @@ func (s *spawner) spawn(ctx context.Context, id, dir, cgroupPath string, config 
 	if err != nil {
 		return 0, created, fmt.Errorf("starting the monitor: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(pid, unix.SIGKILL) })
+	child := pid // the result is overwritten by every return
+	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(child, unix.SIGKILL) })
 	defer stop()
 	if err := monitor.ReadMessage(ready, &created); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)

@@ -1,0 +1,195 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+)
+
+func TestAPullReportsItsProgress(t *testing.T) {
+	b := fake{pull: func(_, _ string, _ *registry.AuthConfig, out Progress) error {
+		if err := out(jsonstream.Message{ID: "abc", Status: "Downloading", Progress: &jsonstream.Progress{Current: 1, Total: 2}}); err != nil {
+			return err
+		}
+		return out(jsonstream.Message{Status: "Status: Downloaded newer image for <alpine>"})
+	}}
+	w := ask(t, b, http.MethodPost, "/images/create?fromImage=alpine", "")
+	want := `{"status":"Downloading","progressDetail":{"current":1,"total":2},"id":"abc"}` + "\n" +
+		`{"status":"Status: Downloaded newer image for <alpine>"}` + "\n"
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" || w.Body.String() != want {
+		t.Errorf("answer %d %v\n%s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// The client of a long pull has to see each line when it is written.
+func TestProgressArrivesWhileThePullGoesOn(t *testing.T) {
+	seen := make(chan struct{})
+	server := listen(t, fake{pull: func(_, _ string, _ *registry.AuthConfig, out Progress) error {
+		if err := out(jsonstream.Message{Status: "first"}); err != nil {
+			return err
+		}
+		<-seen
+		return out(jsonstream.Message{Status: "second"})
+	}})
+	response, err := http.Post(server.URL+"/images/create?fromImage=alpine", "", nil)
+	if err != nil {
+		close(seen)
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	decoder := json.NewDecoder(response.Body)
+	var m jsonstream.Message
+	if err := decoder.Decode(&m); err != nil || m.Status != "first" {
+		t.Errorf("first line %+v, %v", m, err)
+	}
+	close(seen)
+	if err := decoder.Decode(&m); err != nil || m.Status != "second" {
+		t.Errorf("second line %+v, %v", m, err)
+	}
+}
+
+func TestAnErrorAfterProgressIsALineOfIt(t *testing.T) {
+	b := fake{pull: func(_, _ string, _ *registry.AuthConfig, out Progress) error {
+		if err := out(jsonstream.Message{Status: "Pulling from library/alpine"}); err != nil {
+			return err
+		}
+		return errdefs.ErrUnavailable.WithMessage("the registry hung up")
+	}}
+	w := ask(t, b, http.MethodPost, "/images/create?fromImage=alpine", "")
+	// errorDetail is what new clients read, error what old ones do.
+	want := `{"status":"Pulling from library/alpine"}` + "\n" +
+		`{"errorDetail":{"code":503,"message":"the registry hung up"},"error":"the registry hung up"}` + "\n"
+	if w.Code != http.StatusOK || w.Body.String() != want {
+		t.Errorf("answer %d\n%s", w.Code, w.Body)
+	}
+}
+
+func TestAnErrorBeforeProgressHasItsStatus(t *testing.T) {
+	b := fake{pull: func(string, string, *registry.AuthConfig, Progress) error {
+		return errdefs.ErrNotFound.WithMessage("manifest for nosuch:latest not found")
+	}}
+	refused(t, ask(t, b, http.MethodPost, "/images/create?fromImage=nosuch", ""), http.StatusNotFound, "manifest for nosuch:latest not found")
+}
+
+func TestAPullNamesWhatItWants(t *testing.T) {
+	const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for query, want := range map[string]string{
+		"fromImage=alpine":                              "alpine ",
+		"fromImage=alpine&tag=3.20":                     "alpine:3.20 ",
+		"fromImage=alpine&tag=" + digest:                "alpine@" + digest + " ",
+		"fromImage=alpine&platform=linux/arm64":         "alpine linux/arm64",
+		"fromImage=registry.local:5000/team/app&tag=v1": "registry.local:5000/team/app:v1 ",
+	} {
+		var got string
+		b := fake{pull: func(ref, platform string, _ *registry.AuthConfig, _ Progress) error {
+			got = ref + " " + platform
+			return nil
+		}}
+		if w := ask(t, b, http.MethodPost, "/images/create?"+query, ""); w.Code != http.StatusOK || got != want {
+			t.Errorf("%s is answered %d and pulls %q, want %q", query, w.Code, got, want)
+		}
+	}
+	refused(t, ask(t, fake{}, http.MethodPost, "/images/create", ""), http.StatusBadRequest, "fromImage or fromSrc is needed")
+}
+
+func TestAPullHandsOverTheCredentials(t *testing.T) {
+	want := registry.AuthConfig{Username: "me", Password: "a secret", ServerAddress: "registry.local"}
+	encoded, err := authconfig.Encode(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		header string
+		want   *registry.AuthConfig
+		status int
+	}{
+		"none": {"", nil, http.StatusOK}, "some": {encoded, &want, http.StatusOK}, "no base64": {"%%%", nil, http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got *registry.AuthConfig
+			h := handlerOf(fake{pull: func(_, _ string, auth *registry.AuthConfig, _ Progress) error { got = auth; return nil }})
+			r := httptest.NewRequest(http.MethodPost, "/images/create?fromImage=alpine", nil)
+			if c.header != "" {
+				r.Header.Set("X-Registry-Auth", c.header)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != c.status {
+				t.Errorf("answer %d %s", w.Code, w.Body)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("credentials (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnImportReadsTheBody(t *testing.T) {
+	var options ImageImportOptions
+	var content string
+	b := fake{imports: func(o ImageImportOptions, in io.Reader, out Progress) error {
+		body, err := io.ReadAll(in)
+		options, content = o, string(body)
+		return errors.Join(err, out(jsonstream.Message{Status: "sha256:abc"}))
+	}}
+	w := ask(t, b, http.MethodPost, "/images/create?fromSrc=-&repo=app&tag=v1&message=hi&platform=linux/amd64&changes=CMD+x&changes=ENV+A%3D1", "a root filesystem")
+	if w.Code != http.StatusOK || w.Body.String() != `{"status":"sha256:abc"}`+"\n" || content != "a root filesystem" {
+		t.Errorf("answer %d %q, content %q", w.Code, w.Body, content)
+	}
+	want := ImageImportOptions{Repo: "app", Tag: "v1", Message: "hi", Platform: "linux/amd64", Changes: []string{"CMD x", "ENV A=1"}}
+	if diff := cmp.Diff(want, options); diff != "" {
+		t.Errorf("options (-want +got):\n%s", diff)
+	}
+	refused(t, ask(t, fake{}, http.MethodPost, "/images/create?fromSrc=http://x/y.tar", ""), http.StatusBadRequest,
+		"importing from a URL is not supported: fetch http://x/y.tar and import the file")
+}
+
+func TestNamesOfImagesMayHaveSlashes(t *testing.T) {
+	for path, want := range map[string]string{
+		"/images/alpine/json":                                        "alpine",
+		"/images/registry.local:5000/team/app:v1/json":               "registry.local:5000/team/app:v1",
+		"/v1.44/images/registry.local%2Fteam%2Fapp/json":             "registry.local/team/app",
+		"/images/json/json":                                          "json",
+		"/images/alpine@sha256:" + strings.Repeat("a", 64) + "/json": "alpine@sha256:" + strings.Repeat("a", 64),
+	} {
+		b := fake{image: func(name string) (image.InspectResponse, error) { return image.InspectResponse{ID: name}, nil }}
+		if got := answered[image.InspectResponse](t, ask(t, b, http.MethodGet, path, ""), http.StatusOK); got.ID != want {
+			t.Errorf("%s asks for %q, want %q", path, got.ID, want)
+		}
+	}
+}
+
+// One that is missing must not be found out in the middle of an archive.
+func TestSaveLooksForAllImagesFirst(t *testing.T) {
+	b := fake{
+		image: func(name string) (image.InspectResponse, error) {
+			if name == "nosuch" {
+				return image.InspectResponse{}, errdefs.ErrNotFound.WithMessage("No such image: nosuch:latest")
+			}
+			return image.InspectResponse{ID: name}, nil
+		},
+		save: func(names []string, out io.Writer) error {
+			_, err := io.WriteString(out, "archive of "+strings.Join(names, " "))
+			return err
+		},
+	}
+	for path, want := range map[string]string{"/images/get?names=a&names=b": "archive of a b", "/images/team/app/get": "archive of team/app"} {
+		w := ask(t, b, http.MethodGet, path, "")
+		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/x-tar" || w.Body.String() != want {
+			t.Errorf("%s is answered %d %v %q", path, w.Code, w.Header(), w.Body)
+		}
+	}
+	refused(t, ask(t, b, http.MethodGet, "/images/get?names=a&names=nosuch", ""), http.StatusNotFound, "No such image: nosuch:latest")
+	refused(t, ask(t, b, http.MethodGet, "/images/get", ""), http.StatusBadRequest, "no image names given")
+}
