@@ -254,7 +254,8 @@ func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]s
 		return err
 	}
 	committed := *s
-	committed.Kind, committed.Name, committed.Updated = storage.KindCommitted, name, time.Now().UTC()
+	now := time.Now().UTC() // a committed snapshot is a new one
+	committed.Kind, committed.Name, committed.Created, committed.Updated = storage.KindCommitted, name, now, now
 	committed.Labels = maps.Clone(labels)
 	d.byName[name] = &committed // taken from here on
 	d.mu.Unlock()

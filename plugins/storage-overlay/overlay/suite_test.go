@@ -3,11 +3,12 @@ package overlay
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -16,7 +17,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/hashicorp/go-hclog"
 
-	davitmount "github.com/davit-engine/davit/sdk/mount"
 	"github.com/davit-engine/davit/sdk/storage"
 )
 
@@ -25,12 +25,13 @@ func TestContainerdsSnapshotterSuite(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting overlays needs root")
 	}
-	testsuite.SnapshotterSuite(t, "davit", func(_ context.Context, root string) (snapshots.Snapshotter, func() error, error) {
+	// By this name the suite knows what overlayfs cannot rename.
+	testsuite.SnapshotterSuite(t, "overlayfs", func(_ context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		d, err := New(root, hclog.NewNullLogger())
 		if err != nil {
 			return nil, nil, err
 		}
-		s := &snapshotter{driver: d}
+		s := &snapshotter{driver: d, committed: map[string]time.Time{}}
 		return s, s.Close, nil
 	})
 }
@@ -39,24 +40,25 @@ func TestContainerdsSnapshotterSuite(t *testing.T) {
 type snapshotter struct {
 	driver *Driver
 	once   sync.Once
+
+	// committed is when each committed snapshot became one: in containerd it is
+	// created then, in davit already when it was prepared.
+	mu        sync.Mutex
+	committed map[string]time.Time
 }
 
-// known turns a kind of containerd's into davit's and back.
-var known = map[storage.Kind]snapshots.Kind{
+// kinds are containerd's for davit's.
+var kinds = map[storage.Kind]snapshots.Kind{
 	storage.KindView: snapshots.KindView, storage.KindActive: snapshots.KindActive, storage.KindCommitted: snapshots.KindCommitted,
 }
 
-func asInfo(i storage.Info) snapshots.Info {
-	info := snapshots.Info{Kind: known[i.Kind], Name: i.Name, Parent: i.Parent, Labels: i.Labels, Created: i.Created, Updated: i.Updated}
-	return info
-}
-
-func asMounts(list []davitmount.Mount) []mount.Mount {
-	var mounts []mount.Mount
-	for _, m := range list {
-		mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+func (s *snapshotter) info(i storage.Info) snapshots.Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.committed[i.Name]; ok && i.Kind == storage.KindCommitted {
+		i.Created = at
 	}
-	return mounts
+	return snapshots.Info{Kind: kinds[i.Kind], Name: i.Name, Parent: i.Parent, Labels: i.Labels, Created: i.Created, Updated: i.Updated}
 }
 
 func labels(opts []snapshots.Opt) (map[string]string, error) {
@@ -71,7 +73,7 @@ func labels(opts []snapshots.Opt) (map[string]string, error) {
 
 func (s *snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	info, err := s.driver.Stat(ctx, key)
-	return asInfo(info), err
+	return s.info(info), err
 }
 
 // Update sets what the field paths name, and all labels without any: davit's
@@ -82,7 +84,10 @@ func (s *snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 		return snapshots.Info{}, err
 	}
 	change := map[string]string{}
-	for _, path := range append(fieldpaths, []string{"labels"}[min(1, len(fieldpaths)):]...) {
+	if len(fieldpaths) == 0 {
+		fieldpaths = []string{"labels"}
+	}
+	for _, path := range fieldpaths {
 		if name, ok := strings.CutPrefix(path, "labels."); ok {
 			change[name] = info.Labels[name]
 			continue
@@ -93,12 +98,10 @@ func (s *snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 		for name := range before.Labels {
 			change[name] = ""
 		}
-		for name, value := range info.Labels {
-			change[name] = value
-		}
+		maps.Copy(change, info.Labels)
 	}
 	after, err := s.driver.SetLabels(ctx, info.Name, change)
-	return asInfo(after), err
+	return s.info(after), err
 }
 
 func (s *snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
@@ -134,7 +137,14 @@ func (s *snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err != nil {
 		return err
 	}
-	return s.driver.Commit(ctx, name, key, l)
+	if err := s.driver.Commit(ctx, name, key, l); err != nil {
+		return err
+	}
+	info, err := s.driver.Stat(ctx, name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.committed[name] = info.Updated
+	return err
 }
 
 // Remove adds the verb that the suite looks for; in davit the caller adds it.
@@ -168,7 +178,7 @@ func (s *snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, wanted ..
 		if !filter.Match(fields) {
 			return nil
 		}
-		return fn(ctx, asInfo(i))
+		return fn(ctx, s.info(i))
 	})
 }
 
@@ -177,5 +187,3 @@ func (s *snapshotter) Close() error {
 	s.once.Do(s.driver.Close)
 	return nil
 }
-
-var _ = slices.Sorted[string]
