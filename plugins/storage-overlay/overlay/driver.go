@@ -35,7 +35,8 @@ type snapshot struct {
 	// Chain are the numbers of all ancestors, the parent first.
 	Chain []int
 
-	children int
+	children   int
+	committing bool // a commit of it is under way
 }
 
 // Driver implements storage.Driver and storage.Differ.
@@ -141,7 +142,7 @@ func (d *Driver) reserve(kind storage.Kind, key, parent string, labels map[strin
 		if p == nil {
 			return nil, fmt.Errorf("parent snapshot %q: %w", parent, errdefs.ErrNotFound)
 		}
-		if p.Kind != storage.KindCommitted {
+		if p.Kind != storage.KindCommitted || p.committing {
 			return nil, fmt.Errorf("parent snapshot %q is not committed: %w", parent, errdefs.ErrInvalidArgument)
 		}
 		p.children++
@@ -246,6 +247,8 @@ func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]s
 		err = fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	case s.Kind != storage.KindActive:
 		err = fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
+	case s.committing:
+		err = fmt.Errorf("snapshot %q is being committed: %w", key, errdefs.ErrFailedPrecondition)
 	case d.byName[name] != nil:
 		err = fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	}
@@ -258,15 +261,19 @@ func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]s
 	committed.Kind, committed.Name, committed.Created, committed.Updated = storage.KindCommitted, name, now, now
 	committed.Labels = maps.Clone(labels)
 	d.byName[name] = &committed // taken from here on
+	// One directory becomes one snapshot, and is neither removed nor stood on before.
+	s.committing, committed.committing = true, true
 	d.mu.Unlock()
 	if err := errors.Join(syncTree(d.content(s.Number)), d.save(&committed, true)); err != nil {
 		d.mu.Lock()
 		delete(d.byName, name)
+		s.committing = false
 		d.mu.Unlock()
 		return fmt.Errorf("committing snapshot %s: %w", key, err)
 	}
 	d.mu.Lock()
 	delete(d.byName, key)
+	committed.committing = false
 	d.mu.Unlock()
 	// Only now nobody mounts it for writing any more.
 	if err := os.RemoveAll(filepath.Join(d.number(s.Number), "work")); err != nil {
@@ -282,6 +289,9 @@ func (d *Driver) Remove(_ context.Context, key string) error {
 	s := d.byName[key]
 	if s == nil {
 		return fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
+	}
+	if s.committing {
+		return fmt.Errorf("snapshot %q is being committed: %w", key, errdefs.ErrFailedPrecondition)
 	}
 	if s.children > 0 {
 		return fmt.Errorf("snapshot %q has %d children: %w", key, s.children, errdefs.ErrFailedPrecondition)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -31,7 +30,7 @@ func TestContainerdsSnapshotterSuite(t *testing.T) {
 		if err != nil {
 			return nil, nil, err
 		}
-		s := &snapshotter{driver: d, committed: map[string]time.Time{}}
+		s := &snapshotter{driver: d}
 		return s, s.Close, nil
 	})
 }
@@ -40,11 +39,6 @@ func TestContainerdsSnapshotterSuite(t *testing.T) {
 type snapshotter struct {
 	driver *Driver
 	once   sync.Once
-
-	// committed is when each committed snapshot became one: in containerd it is
-	// created then, in davit already when it was prepared.
-	mu        sync.Mutex
-	committed map[string]time.Time
 }
 
 // kinds are containerd's for davit's.
@@ -52,12 +46,7 @@ var kinds = map[storage.Kind]snapshots.Kind{
 	storage.KindView: snapshots.KindView, storage.KindActive: snapshots.KindActive, storage.KindCommitted: snapshots.KindCommitted,
 }
 
-func (s *snapshotter) info(i storage.Info) snapshots.Info {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at, ok := s.committed[i.Name]; ok && i.Kind == storage.KindCommitted {
-		i.Created = at
-	}
+func asInfo(i storage.Info) snapshots.Info {
 	return snapshots.Info{Kind: kinds[i.Kind], Name: i.Name, Parent: i.Parent, Labels: i.Labels, Created: i.Created, Updated: i.Updated}
 }
 
@@ -73,7 +62,7 @@ func labels(opts []snapshots.Opt) (map[string]string, error) {
 
 func (s *snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	info, err := s.driver.Stat(ctx, key)
-	return s.info(info), err
+	return asInfo(info), err
 }
 
 // Update sets what the field paths name, and all labels without any: davit's
@@ -101,7 +90,7 @@ func (s *snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 		maps.Copy(change, info.Labels)
 	}
 	after, err := s.driver.SetLabels(ctx, info.Name, change)
-	return s.info(after), err
+	return asInfo(after), err
 }
 
 func (s *snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
@@ -137,14 +126,7 @@ func (s *snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err != nil {
 		return err
 	}
-	if err := s.driver.Commit(ctx, name, key, l); err != nil {
-		return err
-	}
-	info, err := s.driver.Stat(ctx, name)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.committed[name] = info.Updated
-	return err
+	return s.driver.Commit(ctx, name, key, l)
 }
 
 // Remove adds the verb that the suite looks for; in davit the caller adds it.
@@ -178,7 +160,7 @@ func (s *snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, wanted ..
 		if !filter.Match(fields) {
 			return nil
 		}
-		return fn(ctx, s.info(i))
+		return fn(ctx, asInfo(i))
 	})
 }
 
