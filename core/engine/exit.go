@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -120,24 +121,30 @@ func (e *Engine) release(ctx context.Context, r container.Record) {
 			e.Log.Warn("after the end of a container", "container", r.Name, "step", what, "error", err)
 		}
 	}
-	e.Networks.StopDNS(r.ID)
-	for _, endpoint := range r.Endpoints {
-		if endpoint.EndpointID != "" && endpoint.Attached != nil {
-			complain("detach network", e.Networks.Detach(ctx, endpoint.NetworkID, endpoint.EndpointID))
+	// Drivers do not know of each other: each gives back what is its own.
+	var drivers sync.WaitGroup
+	drivers.Go(func() {
+		e.Networks.StopDNS(r.ID)
+		for _, endpoint := range r.Endpoints {
+			if endpoint.EndpointID != "" && endpoint.Attached != nil {
+				complain("detach network", e.Networks.Detach(ctx, endpoint.NetworkID, endpoint.EndpointID))
+			}
 		}
-	}
-	if driver, err := e.Drivers.Runtime(r.RuntimeDriver); err != nil {
+		e.Networks.FreeNetns(r.ID)
+	})
+	drivers.Go(func() {
+		driver, err := e.Drivers.Runtime(r.RuntimeDriver)
+		if err == nil {
+			_, err = driver.Delete(ctx, r.ID, "", true)
+		}
 		complain("delete from runtime", err)
-	} else {
-		_, err := driver.Delete(ctx, r.ID, "", true)
-		complain("delete from runtime", err)
-	}
-	e.Networks.FreeNetns(r.ID)
+	})
 	for _, m := range r.Mounts {
 		if m.Name != "" {
 			complain("unmount volume", e.Volumes.Unmount(ctx, m.Name, r.ID))
 		}
 	}
+	drivers.Wait()
 	e.execs.containerEnded(r.ID)
 }
 
