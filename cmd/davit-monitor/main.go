@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/davit-engine/davit/sdk/monitor/launch"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 	"github.com/davit-engine/davit/sdk/monitor/supervise"
 )
 
 func main() {
 	switch os.Args[0] {
-	case "davit-init", "davit-exec":
+	case launch.InitName, launch.ExecName:
 		sandbox.Main()
 	case "davit-monitor":
 		if len(os.Args) == 2 { // the container's ID, for people who read ps

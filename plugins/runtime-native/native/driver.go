@@ -22,6 +22,7 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
+	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 	"github.com/davit-engine/davit/sdk/monitor/supervise"
@@ -152,21 +153,21 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 }
 
 func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
-	t, err := translate(spec, c.Rootfs, dir, group)
+	t, err := translate.Spec(spec, c.Rootfs, filepath.Join(dir, rootfsName), group)
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if t.stage.Seccomp, err = d.filter(spec.Linux.Seccomp); err != nil {
+	if t.Stage.Seccomp, err = d.filter(spec.Linux.Seccomp); err != nil {
 		return supervise.Config{}, err
 	}
-	t.stage.Process.Terminal = c.IO.Terminal
-	t.stage.Process.Width, t.stage.Process.Height = c.IO.Width, c.IO.Height
-	stage, err := json.Marshal(t.stage)
+	t.Stage.Process.Terminal = c.IO.Terminal
+	t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
+	stage, err := json.Marshal(t.Stage)
 	if err != nil {
 		return supervise.Config{}, err
 	}
 	// What an exec needs again of the container's spec.
-	template, err := json.Marshal(execTemplate{Seccomp: t.stage.Seccomp, OOMScoreAdj: t.stage.Process.OOMScoreAdj})
+	template, err := json.Marshal(execTemplate{Seccomp: t.Stage.Seccomp, OOMScoreAdj: t.Stage.Process.OOMScoreAdj})
 	if err != nil {
 		return supervise.Config{}, err
 	}
@@ -174,8 +175,8 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		return supervise.Config{}, err
 	}
 	config := supervise.Config{
-		Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.cloneFlags, JoinPaths: t.join,
-		OOMFile: group.OOMEventPath(), ExecJoin: sandbox.Namespaces, JoinPID: t.ownPID,
+		Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join,
+		OOMFile: group.OOMEventPath(), ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID,
 	}
 	config.CgroupFiles, config.CgroupDir, err = membership(group)
 	return config, err

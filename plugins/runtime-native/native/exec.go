@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 	"github.com/davit-engine/davit/sdk/runtime"
@@ -44,7 +45,7 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("reading the container's exec template: %w", err)
 	}
-	converted, err := convertProcess(&process)
+	converted, err := translate.Process(&process)
 	if err != nil {
 		return runtime.Process{}, err
 	}

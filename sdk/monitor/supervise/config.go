@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/launch"
 )
 
 // Descriptors that the runtime driver hands to a monitor.
@@ -25,7 +26,7 @@ type Config struct {
 	// CloneFlags are the CLONE_NEW* flags of the new process.
 	CloneFlags uintptr `json:"cloneFlags"`
 	// JoinPaths are namespace files to enter before the clone.
-	JoinPaths []Join `json:"joinPaths,omitempty"`
+	JoinPaths []launch.Join `json:"joinPaths,omitempty"`
 	// CgroupFiles (v1) or CgroupDir (v2) put the new process into its cgroup.
 	CgroupFiles []string `json:"cgroupFiles,omitempty"`
 	CgroupDir   string   `json:"cgroupDir,omitempty"`
@@ -35,10 +36,4 @@ type Config struct {
 	ExecJoin int `json:"execJoin"`
 	// JoinPID says that execs enter the init's pid namespace.
 	JoinPID bool `json:"joinPid,omitempty"`
-}
-
-// Join is a namespace to enter.
-type Join struct {
-	Type int    `json:"type"` // CLONE_NEW*
-	Path string `json:"path"`
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/launch"
 )
 
 const (
@@ -96,9 +97,9 @@ func begin() (*server, <-chan unix.WaitStatus, error) {
 		return nil, nil, fmt.Errorf("opening the log: %w", err)
 	}
 	s.reaper = newReaper()
-	sp := spawn{name: "davit-init", flags: s.config.CloneFlags, join: s.config.JoinPaths, joinPID: -1, passPidFD: -1,
-		cgroupFiles: s.config.CgroupFiles, cgroupDir: s.config.CgroupDir, stage: s.config.Stage, streams: s.config.Streams, log: s.log}
-	init, ended, err := create(s.reaper, sp)
+	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
+		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir}
+	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -245,11 +246,11 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 	if p := s.process(request.Exec); p != nil {
 		return monitor.Response{State: monitor.StateCreated, PID: p.pid}
 	}
-	sp := spawn{name: "davit-exec", joinPID: -1, passPidFD: s.pidfd, cgroupFiles: request.CgroupFiles, cgroupDir: request.CgroupDir, stage: request.Process, streams: *request.Streams}
+	stage := launch.Stage{Name: launch.ExecName, Config: request.Process, Init: s.pidfd, CgroupFiles: request.CgroupFiles, CgroupDir: request.CgroupDir}
 	if s.config.JoinPID {
-		sp.joinPID = s.pidfd
+		stage.PIDNamespace = s.pidfd
 	}
-	p, ended, err := create(s.reaper, sp)
+	p, ended, err := create(s.reaper, stage, *request.Streams, nil)
 	if err != nil {
 		return monitor.Response{Error: monitor.AsFailure(err)}
 	}

@@ -1,0 +1,241 @@
+// Package launch is the parent's side of the stage (package sandbox): it clones
+// the stage into the namespaces and the cgroup it must be born in, and speaks
+// with it on its sync socket until the stage has become the user's program.
+// Monitors use it for a container's init and its execs.
+//
+// Only the standard library and x/sys may be imported here: see package monitor.
+package launch
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/sandbox"
+)
+
+// Names of the stage: its argv[0] tells its role.
+const (
+	InitName = "davit-init" // sets a container up
+	ExecName = "davit-exec" // joins a running one
+)
+
+// Join is a namespace to enter.
+type Join struct {
+	Type int    `json:"type"` // CLONE_NEW*
+	Path string `json:"path"`
+}
+
+// Stage says how the stage is born.
+type Stage struct {
+	Name   string
+	Config []byte // sandbox.Config as JSON
+	// Flags are the CLONE_NEW* flags of the new process.
+	Flags uintptr
+	// Join are namespaces entered by path before the clone.
+	Join []Join
+	// PIDNamespace is a pidfd whose pid namespace is entered before the clone; 0 for
+	// none.
+	PIDNamespace int
+	// CgroupFiles (v1) or CgroupDir (v2) put the process into its cgroup.
+	CgroupFiles []string
+	CgroupDir   string
+
+	Stdin, Stdout, Stderr *os.File
+	// Init is a pidfd of the container's init that an exec gets as sandbox.PidFD; 0
+	// for none.
+	Init int
+}
+
+// Child is a stage that was cloned.
+type Child struct {
+	PID  int
+	sync *os.File
+}
+
+// Start clones the stage and does not wait for it.
+func (s Stage) Start() (*Child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "sync"), os.NewFile(uintptr(pair[1]), "sync")
+	defer func() { _ = theirs.Close() }()
+	config, err := memoryFile(s.Config)
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	defer func() { _ = config.Close() }()
+	files := []uintptr{s.Stdin.Fd(), s.Stdout.Fd(), s.Stderr.Fd(), config.Fd(), theirs.Fd()}
+	if s.Init > 0 {
+		files = append(files, uintptr(s.Init))
+	}
+	pid, err := s.forkOnThread(files)
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	return &Child{PID: pid, sync: ours}, nil
+}
+
+// memoryFile holds content in a file that only the descriptor names.
+func memoryFile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "config")
+	if _, err := f.Write(content); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if _, err := f.Seek(0, 0); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// forkOnThread clones the stage from a thread of its own that has joined the
+// cgroups and namespaces the child must inherit. The thread is not used again.
+func (s Stage) forkOnThread(files []uintptr) (int, error) {
+	type result struct {
+		pid int
+		err error
+	}
+	answer := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		pid, err := s.fork(files)
+		answer <- result{pid, err}
+	}()
+	got := <-answer
+	return got.pid, got.err
+}
+
+func (s Stage) fork(files []uintptr) (int, error) {
+	for _, path := range s.CgroupFiles {
+		if err := writeZero(path); err != nil {
+			return 0, fmt.Errorf("joining cgroup: %w", err)
+		}
+	}
+	for _, join := range s.Join {
+		fd, err := unix.Open(join.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return 0, fmt.Errorf("opening namespace %s: %w", join.Path, err)
+		}
+		err = unix.Setns(fd, join.Type)
+		_ = unix.Close(fd)
+		if err != nil {
+			return 0, fmt.Errorf("joining namespace %s: %w", join.Path, err)
+		}
+	}
+	if s.PIDNamespace > 0 {
+		if err := unix.Setns(s.PIDNamespace, unix.CLONE_NEWPID); err != nil {
+			return 0, fmt.Errorf("joining the container's pid namespace: %w", err)
+		}
+	}
+	attr := &syscall.ProcAttr{Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: s.Flags}}
+	if s.CgroupDir != "" {
+		dir, err := unix.Open(s.CgroupDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return 0, fmt.Errorf("opening cgroup %s: %w", s.CgroupDir, err)
+		}
+		defer func() { _ = unix.Close(dir) }()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
+	}
+	// The running executable: it was started from a read-only mount, so that nothing
+	// inside a container can write to it.
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{s.Name}, attr)
+	if err != nil {
+		return 0, fmt.Errorf("cloning: %w", err)
+	}
+	return pid, nil
+}
+
+func writeZero(path string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	_, err = unix.Write(fd, []byte("0"))
+	_ = unix.Close(fd)
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+// WaitReady waits until the stage has set everything up and answers the master
+// of its terminal, -1 if it has none; or the stage's reason why it cannot.
+func (c *Child) WaitReady() (terminal int, err error) {
+	var message [4096]byte
+	control := make([]byte, unix.CmsgSpace(4))
+	n, controlLen, err := receive(int(c.sync.Fd()), message[:], control)
+	if err != nil {
+		return -1, fmt.Errorf("waiting for the container's init: %w", err)
+	}
+	if n == 0 {
+		return -1, errors.New("the container's init died before it was ready")
+	}
+	if message[0] == sandbox.MessageFailure {
+		return -1, decodeFailure(message[1:n])
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:controlLen])
+	if err != nil {
+		return -1, err
+	}
+	terminal = -1
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err == nil && len(fds) > 0 {
+			terminal = fds[0]
+		}
+	}
+	return terminal, nil
+}
+
+// Execute orders a ready stage to become its program and answers when execve has
+// succeeded, or why not. The child's socket is closed.
+func (c *Child) Execute() error {
+	defer c.Close()
+	if _, err := c.sync.Write([]byte{sandbox.MessageGo}); err != nil {
+		return fmt.Errorf("starting: %w", err)
+	}
+	var message [4096]byte
+	n, _, err := receive(int(c.sync.Fd()), message[:], nil)
+	if err != nil && !errors.Is(err, unix.ECONNRESET) {
+		return fmt.Errorf("waiting for execve: %w", err)
+	}
+	if n > 0 {
+		return decodeFailure(message[1:n])
+	}
+	return nil
+}
+
+// Close gives the stage up: one that still waits ends.
+func (c *Child) Close() { _ = c.sync.Close() }
+
+func receive(fd int, p, control []byte) (n, controlLen int, err error) {
+	for {
+		n, controlLen, _, _, err = unix.Recvmsg(fd, p, control, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			return n, controlLen, err
+		}
+	}
+}
+
+func decodeFailure(body []byte) error {
+	failure := &monitor.Failure{}
+	if err := json.Unmarshal(body, failure); err != nil {
+		return fmt.Errorf("the container's init failed and said %q", body)
+	}
+	return failure
+}
