@@ -142,9 +142,10 @@ func (s *server) hijack(w http.ResponseWriter, r *http.Request, session Session,
 	if stdin {
 		in = unbuffered(buffered.Reader, conn)
 	}
-	if err := session.Run(ctx, in, conn); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) {
+	out := &afterHead{Conn: conn}
+	if err := session.Run(ctx, in, out); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) {
 		s.Log.Debug("attached session ended", "path", r.URL.Path, "error", err)
-		writeStreamError(conn, session.Terminal(), err)
+		writeStreamError(out, session.Terminal(), err)
 	}
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
