@@ -29,7 +29,7 @@ if [ ! -e $work/guest.tar ]; then
 	client=docker-cli
 	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
 	. /etc/os-release
-	mmdebstrap --variant=minbase --mode=root --quiet \
+	mmdebstrap --variant=minbase --mode=root --quiet --format=tar \
 		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,kmod,mount \
 		"$VERSION_CODENAME" $work/guest.tar.tmp
 	mv $work/guest.tar.tmp $work/guest.tar
@@ -49,7 +49,7 @@ for package in plugins/runtime-native/cgroup plugins/storage-overlay/overlay plu
 done
 # The Debian image under test, as the tests make it for themselves elsewhere.
 if [ ! -e build/debian.tar ]; then
-	mmdebstrap --variant=minbase --mode=root --quiet "$(. /etc/os-release && echo "$VERSION_CODENAME")" build/debian.tar.tmp
+	mmdebstrap --variant=minbase --mode=root --quiet --format=tar "$(. /etc/os-release && echo "$VERSION_CODENAME")" build/debian.tar.tmp
 	mv build/debian.tar.tmp build/debian.tar
 fi
 cp build/debian.tar $tree/davit/debian.tar
