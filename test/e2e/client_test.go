@@ -57,7 +57,7 @@ type result struct {
 }
 
 // limit bounds every command: a hang is a failure of its own.
-const limit = 2 * time.Minute
+var limit = private.Patience(2 * time.Minute)
 
 func (c *client) run(args ...string) result {
 	c.Helper()
@@ -132,7 +132,7 @@ func (c *client) contains(got, want string) {
 // eventually waits for a condition, with a bound.
 func eventually(t *testing.T, what string, fn func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(private.Patience(30 * time.Second))
 	for {
 		err := fn()
 		if err == nil {
@@ -161,7 +161,7 @@ func fetch(t *testing.T, port int) string {
 	t.Helper()
 	var page string
 	eventually(t, fmt.Sprintf("fetching from port %d", port), func() error {
-		web := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		web := http.Client{Timeout: private.Patience(2 * time.Second), Transport: &http.Transport{DisableKeepAlives: true}}
 		response, err := web.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 		if err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/davit-engine/davit/test/private"
 )
 
 func TestRunPrintsWhatTheCommandSays(t *testing.T) {
@@ -130,7 +132,7 @@ func TestLogs(t *testing.T) {
 		select {
 		case r := <-followed:
 			c.equal(r.out, "one\nthree\nfour\n")
-		case <-time.After(30 * time.Second):
+		case <-time.After(private.Patience(30 * time.Second)):
 			c.Fatal("logs -f does not end with the container")
 		}
 	})

@@ -138,7 +138,7 @@ func TestNothingStopsContainers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !last.IsZero() && at.Sub(last) > 3*time.Second {
+		if !last.IsZero() && at.Sub(last) > private.Patience(3*time.Second) {
 			t.Errorf("no tick between %s and %s", last, at)
 		}
 		last = at
@@ -353,10 +353,10 @@ func TestSickPlugins(t *testing.T) {
 	install("volume-changed", "#!/bin/sh\nexit 0\n", 0o755, strings.Replace(as("volume-changed"), "{\n", "{\n  \"sha256\": \""+strings.Repeat("0", 64)+"\",\n", 1))
 	install("volume-broken", "#!/bin/sh\nexit 0\n", 0o755, "{")
 	install("volume-foreign", "#!/bin/sh\necho '1|99|unix|/x|grpc|'\nsleep 1000\n", 0o755, as("volume-foreign"))
-	e := ownEngine(t, private.Options{Plugins: []string{sick}, StartTimeout: "1s"})
+	e := ownEngine(t, private.Options{Plugins: []string{sick}, StartTimeout: time.Second})
 	c := newClient(t, "davit", e)
 	for name, why := range map[string]string{
-		"volume-crashing": "exit status 3", "volume-hanging": "was not ready within 1s", "volume-writable": "writable", "volume-changed": "its manifest says", "volume-foreign": "protocol",
+		"volume-crashing": "exit status 3", "volume-hanging": "was not ready within", "volume-writable": "writable", "volume-changed": "its manifest says", "volume-foreign": "protocol",
 	} {
 		eventually(t, name, func() error {
 			got := c.ok("plugin", "inspect", "-f", "{{.State}}: {{.LastError}}", name)
@@ -371,7 +371,7 @@ func TestSickPlugins(t *testing.T) {
 	c.ok("volume", "rm", "good")
 	begin := time.Now()
 	c.fails(1, "hanging", "volume", "create", "-d", "hanging", "x")
-	if took := time.Since(begin); took > 30*time.Second {
+	if took := time.Since(begin); took > private.Patience(30*time.Second) {
 		t.Errorf("a hanging plugin holds its users for %s", took)
 	}
 }

@@ -32,7 +32,7 @@ func run(m *testing.M) (code int) {
 		fmt.Println(err)
 		return 1
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(2*time.Minute))
 	defer cancel()
 	if err := engine.Start(ctx); err != nil {
 		fmt.Println(err)
@@ -58,7 +58,7 @@ func run(m *testing.M) (code int) {
 // cleanUp removes all containers of an engine, proves that nothing is left, and
 // ends it.
 func cleanUp(e *private.Engine) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(time.Minute))
 	defer cancel()
 	ids, err := e.Command(ctx, "davit", "ps", "-aq").Output()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/test/private"
 )
 
 // terminal is a command on a terminal of its own (33 rows, 77 columns).
@@ -111,7 +113,7 @@ func (p *terminal) reads(text string, patience time.Duration) bool {
 
 func (p *terminal) expect(text string) {
 	p.Helper()
-	if !p.reads(text, 30*time.Second) {
+	if !p.reads(text, private.Patience(30*time.Second)) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.Fatalf("the terminal never showed %q, but\n%s", text, p.seen.String()[p.at:])

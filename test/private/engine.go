@@ -33,7 +33,7 @@ type Options struct {
 	// Plugins are further plugin directories, and StartTimeout how long a plugin
 	// may take to start.
 	Plugins      []string
-	StartTimeout string
+	StartTimeout time.Duration
 
 	Dir   string // engine's folder; empty: a new temporary one, removed by Close
 	Debug bool
@@ -118,8 +118,8 @@ func New(o Options) (*Engine, error) {
 	for _, dir := range o.Plugins {
 		dirs += fmt.Sprintf(", %q", dir)
 	}
-	timeout := "10s"
-	if o.StartTimeout != "" {
+	timeout := 10 * time.Second
+	if o.StartTimeout != 0 {
 		timeout = o.StartTimeout
 	}
 	config := fmt.Sprintf(`root = %q
@@ -138,7 +138,7 @@ table = %q
 pools = ["10.%d.0.0/16"]
 
 %s
-`, e.Root, e.Run, e.Host, level, e.Cgroup, o.Config, dirs, timeout, e.Bridge, e.Table, second, o.Tables)
+`, e.Root, e.Run, e.Host, level, e.Cgroup, o.Config, dirs, Patience(timeout).String(), e.Bridge, e.Table, second, o.Tables)
 	if err := os.WriteFile(e.cfg, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (e *Engine) Start(ctx context.Context) error {
 
 // waitReady polls the API until every default driver is ready.
 func (e *Engine) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, Patience(30*time.Second))
 	defer cancel()
 	var last error
 	for {

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SettledLeaks is Leaks after the engine had time (5 s at most) to finish what
+// SettledLeaks is Leaks after the engine had time (5 s at most on an ordinary machine) to finish what
 // it cleans in the background.
 func (e *Engine) SettledLeaks(ctx context.Context) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, Patience(5*time.Second))
 	defer cancel()
 	for {
 		found, err := e.Leaks()

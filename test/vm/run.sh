@@ -59,7 +59,7 @@ printf '%q ' "$@" >$tree/davit/arguments
 cat >$tree/davit/init <<'EOF'
 #!/bin/sh
 # First process of the guest: mounts, modules, tests, result on the console.
-export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_DEBIAN=/davit/debian.tar
+export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_DEBIAN=/davit/debian.tar DAVIT_TEST_PATIENCE=6
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts /dev/shm /run /tmp
 mount -t devpts -o ptmxmode=666 pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
