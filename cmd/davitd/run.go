@@ -25,6 +25,7 @@ import (
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/state"
 	"github.com/davit-engine/davit/core/volume"
+	"github.com/davit-engine/davit/sdk/footprint"
 )
 
 // readyTimeout bounds how long start-up waits for plugins; one that is missing
@@ -123,6 +124,9 @@ func recoverAll(ctx context.Context, plugins *plugin.Host, images *image.Store, 
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	images.Recover(ctx)
+	if err := footprint.Shrink(); err != nil {
+		log.Debug("giving back memory of the start", "error", err)
+	}
 }
 
 // engineID names this engine for good: what drivers make carries it.

@@ -7,17 +7,22 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 
+	"github.com/davit-engine/davit/sdk/footprint"
 	"github.com/davit-engine/davit/sdk/network/networkgrpc"
 	pluginv1 "github.com/davit-engine/davit/sdk/proto/davit/plugin/v1"
 	"github.com/davit-engine/davit/sdk/runtime/runtimegrpc"
 	"github.com/davit-engine/davit/sdk/storage/storagegrpc"
 	"github.com/davit-engine/davit/sdk/volume/volumegrpc"
 )
+
+// settled is how long after its configuration a plugin has finished starting.
+const settled = 2 * time.Second
 
 // server serves davit.plugin.v1.Identity and guards the drivers.
 type server struct {
@@ -64,6 +69,12 @@ func (s *server) Configure(ctx context.Context, r *pluginv1.ConfigureRequest) (*
 		}
 	}
 	s.configured = true
+	// Idle drivers are small; the engine's first calls come before that.
+	time.AfterFunc(settled, func() {
+		if err := footprint.Shrink(); err != nil {
+			s.log.Debug("giving back memory of the start", "error", err)
+		}
+	})
 	return &pluginv1.ConfigureResponse{}, nil
 }
 
