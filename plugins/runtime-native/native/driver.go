@@ -141,7 +141,7 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 		return runtime.Process{}, err
 	}
 	monitors := path.Join(path.Dir(spec.Linux.CgroupsPath), "monitors")
-	pid, created, err := d.spawner.spawn(ctx, c.ID, dir, monitors, config)
+	pid, created, err := d.spawner.spawn(ctx, dir, monitors, config)
 	if err != nil {
 		return runtime.Process{}, err
 	}
@@ -175,7 +175,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		return supervise.Config{}, err
 	}
 	config := supervise.Config{
-		Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join,
+		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join,
 		OOMFile: group.OOMEventPath(), ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID,
 	}
 	config.CgroupFiles, config.CgroupDir, err = membership(group)

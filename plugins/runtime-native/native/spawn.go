@@ -2,7 +2,6 @@ package native
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
@@ -10,13 +9,10 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
-	"github.com/davit-engine/davit/sdk/monitor"
-	"github.com/davit-engine/davit/sdk/monitor/supervise"
 )
 
 // spawner starts monitors from threads that sit in the monitors' cgroup, so that
@@ -28,6 +24,9 @@ type spawner struct {
 
 	mu      sync.Mutex
 	threads map[string]*thread // by cgroup
+	spare   *waiting           // started ahead for the next container
+	closed  bool
+	filling sync.WaitGroup
 
 	reaping chan struct{}
 	stop    context.CancelFunc
@@ -91,6 +90,13 @@ func (s *spawner) reap(ctx context.Context) {
 }
 
 func (s *spawner) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.filling.Wait()
+	if s.spare != nil {
+		s.spare.dismiss()
+	}
 	s.stop()
 	<-s.reaping
 	s.mu.Lock()
@@ -152,92 +158,4 @@ func joinThread(path string) error {
 		}
 	}
 	return nil
-}
-
-// spawn starts a monitor and answers when the container is created.
-func (s *spawner) spawn(ctx context.Context, id, dir, cgroupPath string, config supervise.Config) (pid int, created monitor.Response, err error) {
-	body, err := json.Marshal(config)
-	if err != nil {
-		return 0, created, err
-	}
-	memory, err := unix.MemfdCreate("davit-monitor", unix.MFD_CLOEXEC)
-	if err != nil {
-		return 0, created, err
-	}
-	file := os.NewFile(uintptr(memory), "config")
-	defer func() { _ = file.Close() }()
-	if _, err := file.WriteAt(body, 0); err != nil {
-		return 0, created, err
-	}
-	ready, theirs, err := os.Pipe()
-	if err != nil {
-		return 0, created, err
-	}
-	defer func() { _ = ready.Close() }()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		_ = theirs.Close()
-		return 0, created, err
-	}
-	defer func() { _ = null.Close() }()
-	complaints, err := os.OpenFile(filepath.Join(dir, "monitor.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		_ = theirs.Close()
-		return 0, created, err
-	}
-	defer func() { _ = complaints.Close() }()
-	attr := &syscall.ProcAttr{
-		Dir: "/",
-		// Few threads and a small heap: there is one monitor a container.
-		Env:   []string{"GOMAXPROCS=2"},
-		Files: []uintptr{null.Fd(), complaints.Fd(), complaints.Fd(), file.Fd(), theirs.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	}
-	err = s.on(cgroupPath, func() error {
-		group, err := cgroup.Open(cgroupPath)
-		if err != nil {
-			return err
-		}
-		if group.Version() == 2 {
-			// Deleted meanwhile by somebody's clean-up: made again.
-			if group, err = cgroup.Create(cgroupPath, nil); err != nil {
-				return err
-			}
-			fd, err := group.FD()
-			if err != nil {
-				return err
-			}
-			defer func() { _ = fd.Close() }()
-			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(fd.Fd())
-		}
-		pid, err = syscall.ForkExec(s.executable, []string{"davit-monitor", id}, attr)
-		return err
-	})
-	_ = theirs.Close()
-	if err != nil {
-		return 0, created, fmt.Errorf("starting the monitor: %w", err)
-	}
-	child := pid // the result is overwritten by every return
-	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(child, unix.SIGKILL) })
-	defer stop()
-	if err := monitor.ReadMessage(ready, &created); err != nil {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		if ctx.Err() != nil {
-			return 0, created, ctx.Err()
-		}
-		return 0, created, fmt.Errorf("the monitor died before the container was created: %s", tail(filepath.Join(dir, "monitor.log")))
-	}
-	if created.Error != nil {
-		return 0, created, created.Error
-	}
-	return pid, created, nil
-}
-
-// tail is the end of a monitor's complaints, for an error message.
-func tail(path string) string {
-	body, err := os.ReadFile(path)
-	if err != nil || len(body) == 0 {
-		return "it said nothing"
-	}
-	return string(body[max(0, len(body)-1000):])
 }

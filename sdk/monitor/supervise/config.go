@@ -10,14 +10,19 @@ import (
 	"github.com/davit-engine/davit/sdk/monitor/launch"
 )
 
-// Descriptors that the runtime driver hands to a monitor.
-const (
-	ConfigFD = 3 // Config, as JSON in a file
-	ReadyFD  = 4 // pipe on which the monitor writes one monitor.Response when the container is created
-)
+// ControlFD is the descriptor of the socket to the runtime driver. The driver
+// sends the [Config] as one message of package monitor and reads one
+// monitor.Response when the container is created. A monitor may be started long
+// before it is told: the socket's end without a message ends it.
+const ControlFD = 3
+
+// ComplaintsName is the file in a monitor's directory that has its standard
+// error.
+const ComplaintsName = "monitor.log"
 
 // Config is what a monitor is told.
 type Config struct {
+	ID      string          `json:"id"`  // for people who read ps
 	Dir     string          `json:"dir"` // of socket and exit file; also in which the stage's root is
 	Streams monitor.Streams `json:"streams"`
 	// Stage is the configuration of the init stage (package sandbox), passed on

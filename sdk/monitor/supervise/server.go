@@ -2,7 +2,7 @@ package supervise
 
 import (
 	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -47,23 +47,30 @@ type server struct {
 func Main() int {
 	// Small and idle: no memory for speed that is not needed.
 	debug.SetGCPercent(25)
-	ready := os.NewFile(ReadyFD, "ready")
-	// Neither is for the container.
-	unix.CloseOnExec(ReadyFD)
-	unix.CloseOnExec(ConfigFD)
-	s, ended, err := begin()
+	// Not for the container.
+	unix.CloseOnExec(ControlFD)
+	control := os.NewFile(ControlFD, "control")
+	config, err := receive(control)
+	if errors.Is(err, io.EOF) {
+		return 0 // nobody wants this monitor any more
+	}
+	var s *server
+	var ended <-chan unix.WaitStatus
+	if err == nil {
+		s, ended, err = begin(config)
+	}
 	if err != nil {
-		_ = monitor.WriteMessage(ready, monitor.Response{Error: monitor.AsFailure(err)})
+		_ = monitor.WriteMessage(control, monitor.Response{Error: monitor.AsFailure(err)})
 		return 1
 	}
 	listener, err := monitor.Listen(filepath.Join(s.config.Dir, monitor.SocketName))
 	if err != nil {
 		_ = s.init.signal(int(unix.SIGKILL))
-		_ = monitor.WriteMessage(ready, monitor.Response{Error: monitor.AsFailure(fmt.Errorf("listening: %w", err))})
+		_ = monitor.WriteMessage(control, monitor.Response{Error: monitor.AsFailure(fmt.Errorf("listening: %w", err))})
 		return 1
 	}
-	_ = monitor.WriteMessage(ready, monitor.Response{State: monitor.StateCreated, PID: s.init.pid})
-	_ = ready.Close()
+	_ = monitor.WriteMessage(control, monitor.Response{State: monitor.StateCreated, PID: s.init.pid})
+	_ = control.Close()
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)
@@ -77,22 +84,34 @@ func Main() int {
 	return 0
 }
 
-func begin() (*server, <-chan unix.WaitStatus, error) {
-	f := os.NewFile(ConfigFD, "config")
-	body, err := io.ReadAll(f)
-	_ = f.Close()
+// receive waits for the order to make a container and takes its name.
+func receive(control io.Reader) (Config, error) {
+	var config Config
+	if err := monitor.ReadMessage(control, &config); err != nil {
+		return config, fmt.Errorf("reading the configuration: %w", err)
+	}
+	title(config.ID)
+	complaints, err := unix.Open(filepath.Join(config.Dir, ComplaintsName), unix.O_CREAT|unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, nil, err
+		return config, fmt.Errorf("opening %s: %w", ComplaintsName, err)
 	}
-	s := &server{execs: map[string]*process{}}
-	if err := json.Unmarshal(body, &s.config); err != nil {
-		return nil, nil, fmt.Errorf("reading the configuration: %w", err)
+	defer func() { _ = unix.Close(complaints) }()
+	for _, fd := range []int{1, 2} {
+		if err := unix.Dup3(complaints, fd, 0); err != nil {
+			return config, fmt.Errorf("redirecting descriptor %d: %w", fd, err)
+		}
 	}
+	return config, nil
+}
+
+func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
+	s := &server{config: config, execs: map[string]*process{}}
 	// Processes of a container without a pid namespace of its own come to us when
 	// their parent dies.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, nil, err
 	}
+	var err error
 	if s.log, err = openLog(s.config.Streams.Log); err != nil {
 		return nil, nil, fmt.Errorf("opening the log: %w", err)
 	}

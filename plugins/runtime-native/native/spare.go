@@ -1,0 +1,169 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/supervise"
+)
+
+// waiting is a monitor that has started and waits for its configuration. It ends
+// when its socket does.
+type waiting struct {
+	pid     int
+	cgroup  string
+	control *net.UnixConn
+}
+
+func (w *waiting) dismiss() { _ = w.control.Close() }
+
+// spawn has a monitor make a container and answers when it is created. Starting
+// a program takes longer than most other steps, so a monitor waits ready for the
+// next container in the same cgroup.
+func (s *spawner) spawn(ctx context.Context, dir, cgroupPath string, config supervise.Config) (pid int, created monitor.Response, err error) {
+	w := s.take(cgroupPath)
+	if w != nil {
+		created, err = w.create(ctx, config)
+	}
+	if w == nil || errors.Is(err, unix.EPIPE) { // EPIPE: somebody killed it while it waited
+		if w, err = s.launch(cgroupPath); err != nil {
+			return 0, created, fmt.Errorf("starting the monitor: %w", err)
+		}
+		created, err = w.create(ctx, config)
+	}
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return 0, created, ctx.Err()
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET):
+		return 0, created, fmt.Errorf("the monitor died before the container was created: %s", tail(filepath.Join(dir, supervise.ComplaintsName)))
+	case err != nil:
+		return 0, created, fmt.Errorf("configuring the monitor: %w", err)
+	case created.Error != nil:
+		return 0, created, created.Error
+	}
+	s.fill(cgroupPath)
+	return w.pid, created, nil
+}
+
+// create hands a monitor its configuration and waits for the container. A
+// monitor that does not answer is killed.
+func (w *waiting) create(ctx context.Context, config supervise.Config) (created monitor.Response, err error) {
+	defer w.dismiss()
+	stop := context.AfterFunc(ctx, func() { _ = w.control.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err = monitor.WriteMessage(w.control, config); err == nil {
+		err = monitor.ReadMessage(w.control, &created)
+	}
+	if err != nil {
+		_ = unix.Kill(w.pid, unix.SIGKILL)
+	}
+	return created, err
+}
+
+// take answers the monitor that waits in a cgroup, nil if there is none.
+func (s *spawner) take(cgroupPath string) *waiting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare == nil || s.spare.cgroup != cgroupPath {
+		return nil
+	}
+	w := s.spare
+	s.spare = nil
+	return w
+}
+
+// fill starts the next container's monitor, not on this container's time. One
+// waits at most, where the last container was made.
+func (s *spawner) fill(cgroupPath string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.spare != nil && s.spare.cgroup == cgroupPath {
+		return
+	}
+	s.filling.Go(func() {
+		w, err := s.launch(cgroupPath)
+		if err != nil {
+			return // the next container's own start will say why
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.spare != nil {
+			s.spare.dismiss()
+		}
+		s.spare = w
+	})
+}
+
+// launch starts a monitor in a cgroup.
+func (s *spawner) launch(cgroupPath string) (*waiting, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
+	defer func() { _ = theirs.Close() }()
+	conn, err := net.FileConn(ours)
+	_ = ours.Close()
+	if err != nil {
+		return nil, err
+	}
+	w := &waiting{cgroup: cgroupPath, control: conn.(*net.UnixConn)}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		w.dismiss()
+		return nil, err
+	}
+	defer func() { _ = null.Close() }()
+	attr := &syscall.ProcAttr{
+		Dir: "/",
+		// Few threads and a small heap: there is one monitor a container.
+		Env:   []string{"GOMAXPROCS=2"},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	err = s.on(cgroupPath, func() error {
+		group, err := cgroup.Open(cgroupPath)
+		if err != nil {
+			return err
+		}
+		if group.Version() == 2 {
+			// Deleted meanwhile by somebody's clean-up: made again.
+			if group, err = cgroup.Create(cgroupPath, nil); err != nil {
+				return err
+			}
+			fd, err := group.FD()
+			if err != nil {
+				return err
+			}
+			defer func() { _ = fd.Close() }()
+			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(fd.Fd())
+		}
+		w.pid, err = syscall.ForkExec(s.executable, []string{"davit-monitor", supervise.Untitled}, attr)
+		return err
+	})
+	if err != nil {
+		w.dismiss()
+		return nil, err
+	}
+	return w, nil
+}
+
+// tail is the end of a monitor's complaints, for an error message.
+func tail(path string) string {
+	body, err := os.ReadFile(path)
+	if err != nil || len(body) == 0 {
+		return "it said nothing"
+	}
+	return string(body[max(0, len(body)-1000):])
+}
