@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,6 +61,12 @@ func run(m *testing.M) (code int) {
 func cleanUp(e *private.Engine) error {
 	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(time.Minute))
 	defer cancel()
+	// Whatever is found, the engine ends.
+	return errors.Join(removeAll(ctx, e), e.Close(ctx), e.RemoveHostState())
+}
+
+// removeAll removes the engine's containers and answers what is left of them.
+func removeAll(ctx context.Context, e *private.Engine) error {
 	ids, err := e.Command(ctx, "davit", "ps", "-aq").Output()
 	if err != nil {
 		return fmt.Errorf("listing containers: %w", err)
@@ -76,10 +83,7 @@ func cleanUp(e *private.Engine) error {
 	if len(leaks) > 0 {
 		return fmt.Errorf("left behind:\n%s", strings.Join(leaks, "\n"))
 	}
-	if err := e.Close(ctx); err != nil {
-		return err
-	}
-	return e.RemoveHostState()
+	return nil
 }
 
 // importBusybox makes the image "busybox" of the machine's own static busybox.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+
+	"github.com/davit-engine/davit/sdk/monitor/supervise"
 )
 
 // Leaks lists everything of this engine that exists outside its folders, and
@@ -139,6 +141,9 @@ func (e *Engine) processes() ([]string, error) {
 		}
 		if strings.Contains(string(cgroup), e.Cgroup+"/") {
 			cmdline, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+			if waits := strings.Contains(string(cmdline), supervise.Untitled); waits {
+				continue // a monitor of the running driver; RemoveHostState sees whether it ended
+			}
 			found = append(found, fmt.Sprintf("process %d %s", pid, strings.ReplaceAll(string(cmdline), "\x00", " ")))
 		}
 	}

@@ -96,13 +96,23 @@ func (e *Engine) removeCgroups() error {
 	}
 	var errs []error
 	for _, root := range append(roots, "/sys/fs/cgroup"+e.Cgroup) {
-		for _, dir := range []string{filepath.Join(root, "monitors"), root} {
-			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
+		errs = append(errs, removeGroup(filepath.Join(root, "monitors")), removeGroup(root))
 	}
 	return errors.Join(errs...)
+}
+
+// removeGroup removes an empty cgroup. The monitor that waited for a container
+// ends after its driver, so a group may be busy for a moment.
+func removeGroup(dir string) error {
+	for deadline := time.Now().Add(Patience(5 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 func (e *Engine) removeDir() error {
