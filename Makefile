@@ -20,10 +20,10 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
 .PHONY: build
-build: ## build client, core, monitor and plugins into bin/
+build: ## build client, core, monitor, init and plugins into bin/
 	@mkdir -p bin/plugins
 	go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/davit ./cmd/davitd
-	go build -tags $(TAGS) -trimpath -ldflags '-s -w' -o bin/ ./cmd/davit-monitor
+	go build -tags $(TAGS) -trimpath -ldflags '-s -w' -o bin/ ./cmd/davit-monitor ./cmd/davit-init
 	@set -e; for p in $(PLUGINS); do \
 	  echo "go build ./plugins/$$p"; \
 	  go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/plugins/davit-$$p ./plugins/$$p; \
@@ -78,7 +78,7 @@ $(TOOLS)/%:
 install: build ## install under PREFIX (default /usr/local), with the systemd unit
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/plugins $(DESTDIR)/etc/davit $(DESTDIR)/etc/systemd/system
 	install -m 0755 bin/davit bin/davitd $(DESTDIR)$(PREFIX)/bin/
-	install -m 0755 bin/davit-monitor $(DESTDIR)$(LIBDIR)/
+	install -m 0755 bin/davit-monitor bin/davit-init $(DESTDIR)$(LIBDIR)/
 	install -m 0755 $(addprefix bin/plugins/davit-,$(PLUGINS)) $(DESTDIR)$(LIBDIR)/plugins/
 	install -m 0644 $(addsuffix .json,$(addprefix bin/plugins/davit-,$(PLUGINS))) $(DESTDIR)$(LIBDIR)/plugins/
 	test -e $(DESTDIR)/etc/davit/davit.toml || install -m 0644 config/davit.toml $(DESTDIR)/etc/davit/davit.toml

@@ -28,6 +28,8 @@ type Config struct {
 	Group        string   `toml:"group"`
 	LogLevel     string   `toml:"log_level"`
 	CgroupParent string   `toml:"cgroup_parent"`
+	Init         bool     `toml:"init"`
+	InitPath     string   `toml:"init_path"`
 
 	Defaults   Defaults            `toml:"defaults"`
 	Plugins    Plugins             `toml:"plugins"`

@@ -44,6 +44,9 @@ func (c Config) Validate() error {
 	if !path.IsAbs(c.CgroupParent) || path.Clean(c.CgroupParent) != c.CgroupParent || c.CgroupParent == "/" {
 		wrong("cgroup_parent = %q: must be a path such as \"/davit\"", c.CgroupParent)
 	}
+	if c.InitPath != "" && !filepath.IsAbs(c.InitPath) {
+		wrong("init_path = %q: must be an absolute path", c.InitPath)
+	}
 	for _, d := range []struct{ key, name string }{
 		{"storage", c.Defaults.Storage}, {"network", c.Defaults.Network},
 		{"runtime", c.Defaults.Runtime}, {"volume", c.Defaults.Volume},

@@ -84,6 +84,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	}
 	core, err := engine.New(engine.Options{
 		ID: id, Root: c.Root, Run: c.Run, CgroupParent: c.CgroupParent, Version: config.Version,
+		Init: c.Init, InitPath: findInit(c),
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
 		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,
 	})

@@ -131,8 +131,8 @@ func (e *Engine) defaults(r *container.Record) error {
 	if host.UsernsMode != "" && !host.UsernsMode.IsHost() {
 		return fmt.Errorf("user namespace mode %q: %w", host.UsernsMode, errdefs.ErrNotImplemented)
 	}
-	if host.Init != nil && *host.Init {
-		return fmt.Errorf("--init: %w", errdefs.ErrNotImplemented)
+	if _, err := e.initProgram(&host); err != nil {
+		return err
 	}
 	if len(host.DeviceRequests) > 0 {
 		return fmt.Errorf("device requests (--gpus): %w", errdefs.ErrNotImplemented)
@@ -158,6 +158,23 @@ func (e *Engine) defaults(r *container.Record) error {
 	// What the kernel would refuse at start is refused now.
 	_, err := spec.Resources(host.Resources)
 	return err
+}
+
+// initProgram is the program that becomes the container's first process, empty
+// if its own is to be that. Where the container sees other processes than its
+// own there is an init already.
+func (e *Engine) initProgram(host *mobycontainer.HostConfig) (string, error) {
+	wanted := e.Init
+	if host.Init != nil {
+		wanted = *host.Init
+	}
+	if !wanted || !host.PidMode.IsPrivate() {
+		return "", nil
+	}
+	if e.InitPath == "" {
+		return "", errdefs.ErrFailedPrecondition.WithMessage("--init: davit-init is not installed beside davitd or in ../lib/davit: install it or set init_path in the engine's configuration")
+	}
+	return e.InitPath, nil
 }
 
 // logLimits reads max-size and max-file, with the engine's defaults.

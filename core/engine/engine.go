@@ -28,7 +28,9 @@ type Options struct {
 	Run          string // runtime directory
 	CgroupParent string
 	Version      string
-	LogMaxSize   int64 // default of log-opt max-size, bytes
+	Init         bool   // containers have an init unless they say otherwise
+	InitPath     string // the program that is it; empty: there is none
+	LogMaxSize   int64  // default of log-opt max-size, bytes
 	LogMaxFile   int
 	DB           *bbolt.DB
 	Bus          *event.Bus

@@ -187,6 +187,9 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	if err := e.namespaces(ctx, r, &in, &p, u); err != nil {
 		return p, err
 	}
+	if in.Init, err = e.initProgram(r.HostConfig); err != nil {
+		return p, err
+	}
 	if in.Passwd, in.Group, err = e.accounts(ctx, r, mounts); err != nil {
 		return p, fmt.Errorf("reading the image's accounts: %w", err)
 	}

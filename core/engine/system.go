@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -44,6 +45,9 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 	if cgroupVersion() == "1" {
 		info.OomKillDisable = true
 		info.SecurityOptions = info.SecurityOptions[:1]
+	}
+	if e.InitPath != "" {
+		info.InitBinary = filepath.Base(e.InitPath)
 	}
 	info.Name, _ = os.Hostname()
 	var memory unix.Sysinfo_t

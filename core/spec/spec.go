@@ -28,6 +28,7 @@ type Input struct {
 	CgroupPath           string
 	Netns, PIDNS, IPCNS  string // namespaces to join, by path
 	HostNetwork          bool
+	Init                 string // host's path of an init to run the command under; empty: none
 	HostPID, HostIPC     bool
 	HostUTS              bool
 	HostCgroupns         bool
@@ -44,7 +45,7 @@ func Build(in Input) (*specs.Spec, error) {
 	}
 	process, err := buildProcess(processInput{
 		config: in.Config, host: host, security: security, passwd: in.Passwd, group: in.Group,
-		args: slices.Concat(in.Config.Entrypoint, in.Config.Cmd), user: in.Config.User, cwd: in.Config.WorkingDir,
+		args: arguments(in), user: in.Config.User, cwd: in.Config.WorkingDir,
 		terminal: in.Config.Tty, size: &host.ConsoleSize, privileged: host.Privileged, hostname: in.Hostname, env: in.Config.Env,
 	})
 	if err != nil {
@@ -75,6 +76,18 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// initPath is where a container finds its init: Docker's place.
+const initPath = "/sbin/docker-init"
+
+// arguments are the command's, behind those of the init if there is one.
+func arguments(in Input) []string {
+	args := slices.Concat(in.Config.Entrypoint, in.Config.Cmd)
+	if in.Init == "" || len(args) == 0 {
+		return args
+	}
+	return slices.Concat([]string{initPath, "--"}, args)
 }
 
 // Marshal is the spec as JSON.
@@ -196,7 +209,8 @@ func defaultMounts(in Input) []specs.Mount {
 	return list
 }
 
-// mounts are the defaults that the user does not replace, and the user's.
+// mounts are the defaults that the user does not replace, the user's, and the
+// init.
 func mounts(in Input) []specs.Mount {
 	own := map[string]bool{}
 	for _, m := range in.Mounts {
@@ -206,7 +220,11 @@ func mounts(in Input) []specs.Mount {
 		// A /dev of the user's own has no use for what is mounted below it.
 		return own[m.Destination] || own["/dev"] && strings.HasPrefix(m.Destination, "/dev/")
 	})
-	return append(list, in.Mounts...)
+	list = append(list, in.Mounts...)
+	if in.Init != "" {
+		list = append(list, specs.Mount{Destination: initPath, Type: "bind", Source: in.Init, Options: []string{"bind", "ro"}})
+	}
+	return list
 }
 
 // rootPropagation is the widest that one of the mounts needs.

@@ -89,6 +89,19 @@ func TestAPlainContainerHasDockersDefaults(t *testing.T) {
 	}
 }
 
+func TestAnInitRunsTheCommand(t *testing.T) {
+	s := build(t, func(in *Input) { in.Init, in.Config.Entrypoint = "/usr/lib/davit/davit-init", []string{"/entry"} })
+	if diff := cmp.Diff([]string{"/sbin/docker-init", "--", "/entry", "sh"}, s.Process.Args); diff != "" {
+		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+	want := specs.Mount{Destination: "/sbin/docker-init", Type: "bind", Source: "/usr/lib/davit/davit-init", Options: []string{"bind", "ro"}}
+	if diff := cmp.Diff(want, s.Mounts[len(s.Mounts)-1]); diff != "" {
+		t.Errorf("mount (-want +got):\n%s", diff)
+	}
+	_, err := Build(input(func(in *Input) { in.Init, in.Config.Cmd = "/usr/lib/davit/davit-init", nil }))
+	refused(t, err, "no command specified")
+}
+
 func TestTheDefaultDeviceRulesOpenOnlyHarmlessDevices(t *testing.T) {
 	n := func(i int64) *int64 { return &i }
 	want := []specs.LinuxDeviceCgroup{
