@@ -161,13 +161,21 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		return supervise.Config{}, err
 	}
 	t.Stage.Process.Terminal = c.IO.Terminal
-	t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
+	if c.IO.Width > 0 && c.IO.Height > 0 {
+		t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
+	}
+	t.Stage.Process.Keyring = keyring(c.ID)
+	if unknown := translate.UnknownCapabilities(spec.Process); len(unknown) > 0 {
+		d.log.Warn("capabilities are unknown and left out", "container", c.ID, "capabilities", unknown)
+	}
 	stage, err := json.Marshal(t.Stage)
 	if err != nil {
 		return supervise.Config{}, err
 	}
 	// What an exec needs again of the container's spec.
-	template, err := json.Marshal(execTemplate{Seccomp: t.Stage.Seccomp, OOMScoreAdj: t.Stage.Process.OOMScoreAdj})
+	template, err := json.Marshal(execTemplate{
+		Seccomp: t.Stage.Seccomp, OOMScoreAdj: t.Stage.Process.OOMScoreAdj, Personality: t.Stage.Process.Personality, MemoryPolicy: t.Stage.Process.MemoryPolicy,
+	})
 	if err != nil {
 		return supervise.Config{}, err
 	}
@@ -181,6 +189,9 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	config.CgroupFiles, config.CgroupDir, err = membership(group)
 	return config, err
 }
+
+// keyring is the name of a container's session keyring.
+func keyring(id string) string { return "_ses." + id }
 
 // membership says how a process gets into the group.
 func membership(group *cgroup.Group) (files []string, dir string, err error) {

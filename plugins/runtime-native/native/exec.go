@@ -22,6 +22,9 @@ import (
 type execTemplate struct {
 	Seccomp     *sandbox.Seccomp `json:"seccomp,omitempty"`
 	OOMScoreAdj *int             `json:"oomScoreAdj,omitempty"`
+
+	Personality  *uint32               `json:"personality,omitempty"`
+	MemoryPolicy *sandbox.MemoryPolicy `json:"memoryPolicy,omitempty"`
 }
 
 // Exec implements runtime.Driver.
@@ -50,7 +53,16 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 		return runtime.Process{}, err
 	}
 	converted.Terminal = e.IO.Terminal
-	converted.Width, converted.Height = e.IO.Width, e.IO.Height
+	if e.IO.Width > 0 && e.IO.Height > 0 {
+		converted.Width, converted.Height = e.IO.Width, e.IO.Height
+	}
+	if _, converted.Affinity, err = translate.CPUAffinity(process.ExecCPUAffinity); err != nil {
+		return runtime.Process{}, err
+	}
+	converted.Keyring, converted.Personality, converted.MemoryPolicy = keyring(e.ID), template.Personality, template.MemoryPolicy
+	if unknown := translate.UnknownCapabilities(&process); len(unknown) > 0 {
+		d.log.Warn("capabilities are unknown and left out", "container", e.ID, "exec", e.ExecID, "capabilities", unknown)
+	}
 	if converted.OOMScoreAdj == nil {
 		converted.OOMScoreAdj = template.OOMScoreAdj
 	}

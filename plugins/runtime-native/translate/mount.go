@@ -15,78 +15,121 @@ import (
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 )
 
-// Mount options by what they set. An option with neither is the filesystem's.
-var (
-	propagation = map[string]uintptr{
-		"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC,
-		"slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC,
-		"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC,
-		"unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
-	}
-	setAttribute = map[string]uint64{
-		"ro": unix.MOUNT_ATTR_RDONLY, "nosuid": unix.MOUNT_ATTR_NOSUID, "nodev": unix.MOUNT_ATTR_NODEV, "noexec": unix.MOUNT_ATTR_NOEXEC,
-		"nodiratime": unix.MOUNT_ATTR_NODIRATIME, "nosymfollow": unix.MOUNT_ATTR_NOSYMFOLLOW,
-		"noatime": unix.MOUNT_ATTR_NOATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME, "relatime": unix.MOUNT_ATTR_RELATIME,
-	}
-	clearAttribute = map[string]uint64{
-		"rw": unix.MOUNT_ATTR_RDONLY, "suid": unix.MOUNT_ATTR_NOSUID, "dev": unix.MOUNT_ATTR_NODEV, "exec": unix.MOUNT_ATTR_NOEXEC,
-		"diratime": unix.MOUNT_ATTR_NODIRATIME, "symfollow": unix.MOUNT_ATTR_NOSYMFOLLOW,
-	}
-	setRecursive = map[string]uint64{
-		"rro": unix.MOUNT_ATTR_RDONLY, "rnosuid": unix.MOUNT_ATTR_NOSUID, "rnodev": unix.MOUNT_ATTR_NODEV, "rnoexec": unix.MOUNT_ATTR_NOEXEC,
-	}
-	ignored = []string{"defaults", "bind", "rbind", "norelatime", "nostrictatime", "atime", "async", "z", "Z", "nocopy", "private-copy"}
-)
+// propagation are the mount options that say who sees a mount's mounts.
+var propagation = map[string]uintptr{
+	"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC,
+	"slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC,
+	"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC,
+	"unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
+}
 
-const atimeModes = unix.MOUNT_ATTR_NOATIME | unix.MOUNT_ATTR_STRICTATIME | unix.MOUNT_ATTR_RELATIME
+// change is what an option does to the attributes of a mount.
+type change struct{ set, clear uint64 }
+
+// attributes are the options of one mount; with "r" before them they apply to
+// all mounts below it, too.
+var attributes = map[string]change{
+	"ro": {set: unix.MOUNT_ATTR_RDONLY}, "rw": {clear: unix.MOUNT_ATTR_RDONLY},
+	"nosuid": {set: unix.MOUNT_ATTR_NOSUID}, "suid": {clear: unix.MOUNT_ATTR_NOSUID},
+	"nodev": {set: unix.MOUNT_ATTR_NODEV}, "dev": {clear: unix.MOUNT_ATTR_NODEV},
+	"noexec": {set: unix.MOUNT_ATTR_NOEXEC}, "exec": {clear: unix.MOUNT_ATTR_NOEXEC},
+	"nodiratime": {set: unix.MOUNT_ATTR_NODIRATIME}, "diratime": {clear: unix.MOUNT_ATTR_NODIRATIME},
+	"nosymfollow": {set: unix.MOUNT_ATTR_NOSYMFOLLOW}, "symfollow": {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	// One field of three values: the kernel wants all of it cleared to set one.
+	"noatime":       {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"strictatime":   {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"relatime":      {clear: unix.MOUNT_ATTR__ATIME},
+	"atime":         {clear: unix.MOUNT_ATTR__ATIME},
+	"nostrictatime": {clear: unix.MOUNT_ATTR__ATIME},
+	"norelatime":    {},
+}
+
+// superblock are the options that a filesystem has once for all its mounts; a
+// bind mount cannot change them and ignores them, as mount(8) does.
+var superblock = []string{"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"}
+
+// ignored are options without a meaning for the kernel here: defaults, how loud
+// it is, inode versions (which filesystems keep without being asked), and words of
+// Docker that the engine has acted on.
+var ignored = []string{"defaults", "silent", "loud", "iversion", "noiversion", "z", "Z", "nocopy"}
+
+// Options are all mount options with a meaning of their own; all others are the
+// filesystem's.
+func Options() []string {
+	list := slices.Concat([]string{"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"}, superblock, ignored[:5])
+	for name := range propagation {
+		list = append(list, name)
+	}
+	for name := range attributes {
+		list = append(list, name, "r"+name)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// apply changes a pair of sets; what comes later wins.
+func (c change) apply(set, clear *uint64) {
+	*set, *clear = *set&^c.clear|c.set, *clear&^c.set|c.clear
+	if c.set&unix.MOUNT_ATTR__ATIME != 0 {
+		*clear |= unix.MOUNT_ATTR__ATIME
+	}
+}
 
 func convertMount(kind, source, target string, options []string) (sandbox.Mount, error) {
 	m := sandbox.Mount{Type: kind, Source: source, Target: target}
-	if slices.Contains(options, "bind") || slices.Contains(options, "rbind") || kind == "none" {
+	m.Recursive = slices.Contains(options, "rbind")
+	m.Remount = slices.Contains(options, "remount")
+	if m.Recursive || slices.Contains(options, "bind") || kind == "none" && !m.Remount {
 		m.Type = "bind"
 	}
-	if m.Type == "" {
+	if m.Type == "" && !m.Remount {
 		return m, fmt.Errorf("mount of %s has no type: %w", target, errdefs.ErrInvalidArgument)
 	}
-	m.Recursive = slices.Contains(options, "rbind")
 	for _, option := range options {
-		if flag, ok := setAttribute[option]; ok {
-			if flag&atimeModes != 0 || option == "relatime" {
-				m.Clear |= unix.MOUNT_ATTR__ATIME
-			}
-			m.Set |= flag
-			continue
-		}
-		if flag, ok := clearAttribute[option]; ok {
-			m.Clear |= flag
-			continue
-		}
-		if flag, ok := setRecursive[option]; ok {
-			m.SetAll |= flag
-			continue
-		}
-		if flag, ok := propagation[option]; ok {
-			m.Propagation = flag
-			continue
-		}
-		switch {
-		case option == "tmpcopyup":
-			m.CopyUp = true
-		case slices.Contains(ignored, option):
-		case m.Type == "bind":
-			return m, fmt.Errorf("mount option %q of %s is not supported for a bind mount: %w", option, target, errdefs.ErrInvalidArgument)
-		default:
-			m.Data = append(m.Data, option)
+		if err := addOption(&m, option); err != nil {
+			return m, err
 		}
 	}
-	m.Clear &^= m.Set
-	if m.Set&atimeModes != 0 {
-		m.Clear |= unix.MOUNT_ATTR__ATIME // the kernel wants the whole field cleared to set one
-	}
-	if m.Type == "bind" && !filepath.IsAbs(source) {
+	if m.Type == "bind" && !m.Remount && !filepath.IsAbs(source) {
 		return m, fmt.Errorf("bind source %q is not an absolute path: %w", source, errdefs.ErrInvalidArgument)
 	}
+	if m.CopyUp && m.Type != "tmpfs" {
+		return m, fmt.Errorf("mount option tmpcopyup of %s is for tmpfs only: %w", target, errdefs.ErrInvalidArgument)
+	}
 	return m, nil
+}
+
+func addOption(m *sandbox.Mount, option string) error {
+	if c, ok := attributes[option]; ok {
+		c.apply(&m.Set, &m.Clear)
+		if (option == "ro" || option == "rw") && m.Type != "bind" && (filepath.IsAbs(m.Source) || m.Remount) {
+			// A device's filesystem must not be written to at all, not only through this
+			// mount.
+			m.Data = append(m.Data, option)
+		}
+		return nil
+	}
+	if c, ok := attributes[strings.TrimPrefix(option, "r")]; ok {
+		c.apply(&m.SetAll, &m.ClearAll)
+		return nil
+	}
+	if flag, ok := propagation[option]; ok {
+		m.Propagation = append(m.Propagation, flag)
+		return nil
+	}
+	switch {
+	case option == "tmpcopyup":
+		m.CopyUp = true
+	case option == "bind", option == "rbind", option == "remount", slices.Contains(ignored, option):
+	case option == "":
+		return fmt.Errorf("an option of the mount of %s is empty: %w", m.Target, errdefs.ErrInvalidArgument)
+	case m.Type == "bind" && slices.Contains(superblock, option):
+	case m.Type == "bind":
+		return fmt.Errorf("mount option %q of %s is not supported for a bind mount: %w", option, m.Target, errdefs.ErrInvalidArgument)
+	default:
+		m.Data = append(m.Data, option)
+	}
+	return nil
 }
 
 // cgroupMounts shows a container its cgroups, read-only unless asked otherwise:
@@ -115,6 +158,9 @@ func cgroupMounts(m specs.Mount, group *cgroup.Group, namespaced bool) []sandbox
 				mounts = append(mounts, sandbox.Mount{Link: true, Source: hierarchy, Target: path.Join(m.Destination, name)})
 			}
 		}
+	}
+	if readOnly {
+		mounts = append(mounts, sandbox.Mount{Type: "bind", Remount: true, Target: m.Destination, Set: unix.MOUNT_ATTR_RDONLY})
 	}
 	return mounts
 }

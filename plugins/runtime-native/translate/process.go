@@ -1,11 +1,11 @@
 package translate
 
 import (
-	"fmt"
+	"math"
+	"path"
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -20,26 +20,39 @@ var rlimitNumbers = map[string]int{
 }
 
 // Process translates the process section of a spec: of an init or an exec.
+// Capabilities that are unknown are left out ([UnknownCapabilities]).
 func Process(p *specs.Process) (sandbox.Process, error) {
 	result := sandbox.Process{
 		Args: p.Args, Env: p.Env, Cwd: p.Cwd, Terminal: p.Terminal, UID: p.User.UID, GID: p.User.GID,
 		Groups: p.User.AdditionalGids, Umask: p.User.Umask, NoNewPrivs: p.NoNewPrivileges, OOMScoreAdj: p.OOMScoreAdj,
 	}
 	if len(p.Args) == 0 {
-		return result, fmt.Errorf("process.args is empty: %w", errdefs.ErrInvalidArgument)
+		return result, invalid("process.args is empty")
 	}
 	if result.Cwd == "" {
 		result.Cwd = "/"
 	}
-	if p.ConsoleSize != nil {
+	if p.ConsoleSize != nil && p.ConsoleSize.Width <= math.MaxUint16 && p.ConsoleSize.Height <= math.MaxUint16 {
 		result.Width, result.Height = uint16(p.ConsoleSize.Width), uint16(p.ConsoleSize.Height)
 	}
-	for _, limit := range p.Rlimits {
-		number, ok := rlimitNumbers[limit.Type]
-		if !ok {
-			return result, fmt.Errorf("rlimit %q is unknown: %w", limit.Type, errdefs.ErrInvalidArgument)
-		}
-		result.Rlimits = append(result.Rlimits, sandbox.Rlimit{Resource: number, Soft: limit.Soft, Hard: limit.Hard})
+	if !path.IsAbs(result.Cwd) {
+		return result, invalid("process.cwd %q is not an absolute path", p.Cwd)
+	}
+	if p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000) {
+		return result, invalid("process.oomScoreAdj %d is not between -1000 and 1000", *p.OOMScoreAdj)
+	}
+	var err error
+	if result.Rlimits, err = rlimits(p.Rlimits); err != nil {
+		return result, err
+	}
+	if result.Scheduler, err = scheduler(p.Scheduler); err != nil {
+		return result, err
+	}
+	if result.IOPriority, err = ioPriority(p.IOPriority); err != nil {
+		return result, err
+	}
+	if err := labels(p, &result); err != nil {
+		return result, err
 	}
 	if c := p.Capabilities; c != nil {
 		caps := &sandbox.Caps{}
@@ -47,11 +60,7 @@ func Process(p *specs.Process) (sandbox.Process, error) {
 			names []string
 			mask  *uint64
 		}{{c.Bounding, &caps.Bounding}, {c.Effective, &caps.Effective}, {c.Permitted, &caps.Permitted}, {c.Inheritable, &caps.Inheritable}, {c.Ambient, &caps.Ambient}} {
-			mask, err := capabilityMask(set.names)
-			if err != nil {
-				return result, err
-			}
-			*set.mask = mask
+			*set.mask, _ = capabilityMask(set.names)
 		}
 		result.Caps = caps
 	}
@@ -64,14 +73,43 @@ var capabilityNames = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER 
 	SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG
 	WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
 
-func capabilityMask(names []string) (uint64, error) {
-	var mask uint64
+func capabilityMask(names []string) (mask uint64, unknown []string) {
 	for _, name := range names {
 		i := slices.Index(capabilityNames, strings.TrimPrefix(name, "CAP_"))
 		if i < 0 {
-			return 0, fmt.Errorf("capability %q is unknown: %w", name, errdefs.ErrInvalidArgument)
+			unknown = append(unknown, name)
+			continue
 		}
 		mask |= 1 << i
 	}
-	return mask, nil
+	return mask, unknown
+}
+
+// UnknownCapabilities are those of a process that no kernel has: the
+// runtime-spec wants a warning, not an error.
+func UnknownCapabilities(p *specs.Process) []string {
+	if p == nil || p.Capabilities == nil {
+		return nil
+	}
+	c := p.Capabilities
+	_, unknown := capabilityMask(slices.Concat(c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient))
+	slices.Sort(unknown)
+	return slices.Compact(unknown)
+}
+
+func rlimits(list []specs.POSIXRlimit) ([]sandbox.Rlimit, error) {
+	var limits []sandbox.Rlimit
+	for _, limit := range list {
+		number, err := lookUp("process.rlimits", rlimitNumbers, limit.Type)
+		switch {
+		case err != nil:
+			return nil, err
+		case limit.Soft > limit.Hard:
+			return nil, invalid("process.rlimits: the soft limit of %s is above the hard one", limit.Type)
+		case slices.ContainsFunc(limits, func(l sandbox.Rlimit) bool { return l.Resource == number }):
+			return nil, invalid("process.rlimits: %s is there twice", limit.Type)
+		}
+		limits = append(limits, sandbox.Rlimit{Resource: number, Soft: limit.Soft, Hard: limit.Hard})
+	}
+	return limits, nil
 }

@@ -36,15 +36,20 @@ type Container struct {
 	// Rootfs is a host directory over which the root filesystem is mounted; it is
 	// only seen inside the new mount namespace.
 	Rootfs string `json:"rootfs"`
-	// Propagation of "/" (MS_SLAVE, MS_SHARED, MS_PRIVATE, plus MS_REC).
-	Propagation uintptr           `json:"propagation"`
-	Root        []Mount           `json:"root"`
-	ReadOnly    bool              `json:"readOnly,omitempty"`
-	Mounts      []Mount           `json:"mounts"`
-	Devices     []Device          `json:"devices"`
-	Masked      []string          `json:"masked,omitempty"`
-	ReadOnlyIn  []string          `json:"readOnlyIn,omitempty"`
-	Sysctls     map[string]string `json:"sysctls,omitempty"`
+	// Propagation of the host's mounts into the container's namespace (MS_SLAVE,
+	// MS_SHARED, MS_PRIVATE, plus MS_REC); RootPropagation is that of the
+	// container's root when all is mounted, 0 for none in particular.
+	Propagation     uintptr  `json:"propagation"`
+	RootPropagation uintptr  `json:"rootPropagation,omitempty"`
+	Root            []Mount  `json:"root"`
+	ReadOnly        bool     `json:"readOnly,omitempty"`
+	Mounts          []Mount  `json:"mounts"`
+	Devices         []Device `json:"devices"`
+	// KeepDev leaves /dev as it is: it is the host's own.
+	KeepDev    bool              `json:"keepDev,omitempty"`
+	Masked     []string          `json:"masked,omitempty"`
+	ReadOnlyIn []string          `json:"readOnlyIn,omitempty"`
+	Sysctls    map[string]string `json:"sysctls,omitempty"`
 	// NetUp brings the loopback device of a new network namespace up.
 	NetUp bool `json:"netUp,omitempty"`
 }
@@ -58,11 +63,16 @@ type Mount struct {
 	Set       uint64 `json:"set,omitempty"`
 	Clear     uint64 `json:"clear,omitempty"`
 	Recursive bool   `json:"recursive,omitempty"` // rbind
-	// SetAll are MOUNT_ATTR_* flags for the mount and all below it ("rro").
-	SetAll uint64 `json:"setAll,omitempty"`
-	// Propagation is MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, plus MS_REC.
-	Propagation uintptr  `json:"propagation,omitempty"`
-	Data        []string `json:"data,omitempty"` // filesystem options, "key" or "key=value"
+	// SetAll and ClearAll are MOUNT_ATTR_* flags for the mount and all below it.
+	SetAll   uint64 `json:"setAll,omitempty"`
+	ClearAll uint64 `json:"clearAll,omitempty"`
+	// Remount changes what is mounted at Target: its attributes and, unless Type is
+	// "bind", its filesystem's options in Data. What is not named stays.
+	Remount bool `json:"remount,omitempty"`
+	// Propagation are MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, plus MS_REC,
+	// applied in this order.
+	Propagation []uintptr `json:"propagation,omitempty"`
+	Data        []string  `json:"data,omitempty"` // filesystem options, "key" or "key=value"
 	// CopyUp fills a tmpfs with what the image has at Target.
 	CopyUp bool `json:"copyUp,omitempty"`
 	// Link makes a symbolic link to Source at Target instead of a mount.
@@ -95,6 +105,20 @@ type Process struct {
 	NoNewPrivs  bool     `json:"noNewPrivs,omitempty"`
 	Rlimits     []Rlimit `json:"rlimits,omitempty"`
 	OOMScoreAdj *int     `json:"oomScoreAdj,omitempty"`
+
+	Scheduler    *Scheduler    `json:"scheduler,omitempty"`
+	IOPriority   *int          `json:"ioPriority,omitempty"` // as in ioprio_set(2)
+	Personality  *uint32       `json:"personality,omitempty"`
+	MemoryPolicy *MemoryPolicy `json:"memoryPolicy,omitempty"`
+	// Affinity are the processors the program may run on; empty leaves it to the
+	// cgroup.
+	Affinity []int `json:"affinity,omitempty"`
+	// Keyring names a session keyring to join or make; empty keeps the inherited one.
+	Keyring string `json:"keyring,omitempty"`
+	// AppArmor is the profile and SELinux the label that execve changes to; empty
+	// keeps the inherited one.
+	AppArmor string `json:"appArmor,omitempty"`
+	SELinux  string `json:"selinux,omitempty"`
 }
 
 // Caps are capability sets as bit masks.
@@ -104,6 +128,24 @@ type Caps struct {
 	Permitted   uint64 `json:"permitted"`
 	Inheritable uint64 `json:"inheritable"`
 	Ambient     uint64 `json:"ambient"`
+}
+
+// Scheduler is struct sched_attr of sched_setattr(2); times are in nanoseconds.
+type Scheduler struct {
+	Policy   uint32 `json:"policy"`
+	Flags    uint64 `json:"flags,omitempty"`
+	Nice     int32  `json:"nice,omitempty"`
+	Priority uint32 `json:"priority,omitempty"`
+	Runtime  uint64 `json:"runtime,omitempty"`
+	Deadline uint64 `json:"deadline,omitempty"`
+	Period   uint64 `json:"period,omitempty"`
+}
+
+// MemoryPolicy is what set_mempolicy(2) takes: Mode has the flags in it, Nodes is
+// a bit mask.
+type MemoryPolicy struct {
+	Mode  int      `json:"mode"`
+	Nodes []uint64 `json:"nodes,omitempty"`
 }
 
 // Rlimit is one resource limit.

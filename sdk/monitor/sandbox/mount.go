@@ -23,6 +23,9 @@ func createMount(m Mount) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	if m.CopyUp {
+		return fd, nil // it has to be written to first
+	}
 	if err := setAttributes(fd, m); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
@@ -110,20 +113,54 @@ func setAttributes(fd int, m Mount) error {
 			return fmt.Errorf("setting attributes: %w", err)
 		}
 	}
-	if m.SetAll != 0 {
-		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: m.SetAll}); err != nil {
+	if m.SetAll != 0 || m.ClearAll != 0 {
+		attr := unix.MountAttr{Attr_set: m.SetAll, Attr_clr: m.ClearAll}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
 			return fmt.Errorf("setting attributes recursively: %w", err)
 		}
 	}
-	if m.Propagation == 0 {
-		return nil
+	for _, propagation := range m.Propagation {
+		flags := uint(unix.AT_EMPTY_PATH)
+		if propagation&unix.MS_REC != 0 {
+			flags |= unix.AT_RECURSIVE
+		}
+		if err := unix.MountSetattr(fd, "", flags, &unix.MountAttr{Propagation: uint64(propagation &^ unix.MS_REC)}); err != nil {
+			return fmt.Errorf("setting propagation: %w", err)
+		}
 	}
-	flags := uint(unix.AT_EMPTY_PATH)
-	if m.Propagation&unix.MS_REC != 0 {
-		flags |= unix.AT_RECURSIVE
+	return nil
+}
+
+// remount changes what is mounted at a place in the root filesystem. The kernel
+// keeps what is not named, and refuses to clear flags that are locked.
+func (s *stage) remount(m Mount) error {
+	fd, err := s.openInRoot(m.Target, unix.O_PATH)
+	if err != nil {
+		return err
 	}
-	if err := unix.MountSetattr(fd, "", flags, &unix.MountAttr{Propagation: uint64(m.Propagation &^ unix.MS_REC)}); err != nil {
-		return fmt.Errorf("setting propagation: %w", err)
+	defer func() { _ = unix.Close(fd) }()
+	if m.Type != "bind" && len(m.Data) > 0 {
+		if err := reconfigure(fd, m.Data); err != nil {
+			return err
+		}
+	}
+	return setAttributes(fd, m)
+}
+
+// reconfigure changes the options of the filesystem mounted at a descriptor.
+func reconfigure(fd int, options []string) error {
+	fs, err := unix.Fspick(fd, "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fs) }()
+	for _, option := range options {
+		if err := configure(fs, option); err != nil {
+			return fmt.Errorf("option %s: %w%s", shorten(option), err, explain(fs))
+		}
+	}
+	if err := unix.FsconfigReconfigure(fs); err != nil {
+		return fmt.Errorf("%w%s", err, explain(fs))
 	}
 	return nil
 }
@@ -131,6 +168,9 @@ func setAttributes(fd int, m Mount) error {
 // mountOne mounts below the root filesystem. The mount point is found and made
 // without leaving the root, whatever links the image put there.
 func (s *stage) mountOne(m Mount) error {
+	if m.Remount {
+		return s.remount(m)
+	}
 	fd, err := createMount(m)
 	if err != nil {
 		return err
@@ -144,6 +184,9 @@ func (s *stage) mountOne(m Mount) error {
 	if m.CopyUp {
 		if err := copyUp(target, fd); err != nil {
 			return fmt.Errorf("copying up: %w", err)
+		}
+		if err := setAttributes(fd, m); err != nil {
+			return err
 		}
 	}
 	return unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)

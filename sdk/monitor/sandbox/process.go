@@ -15,6 +15,8 @@ import (
 // container's cgroup and pid namespace.
 func (s *stage) joinSteps() []step {
 	return []step{
+		{"opening the security attributes", s.openLabel},
+		{"setting the OOM score", s.setOOMScore},
 		// A thread that shares its root directory with others cannot change the mount
 		// namespace.
 		{"leaving the threads' shared directory", func() error { return unix.Unshare(unix.CLONE_FS) }},
@@ -44,8 +46,15 @@ func (s *stage) processSteps() []step {
 			}
 			return nil
 		}},
+		{"joining the session keyring", s.joinKeyring},
 		{"setting resource limits", s.setRlimits},
-		{"setting the OOM score", s.setOOMScore},
+		// With the privileges of the start.
+		{"setting the scheduler", s.setScheduler},
+		{"setting the IO priority", s.setIOPriority},
+		{"setting the CPU affinity", s.setAffinity},
+		{"setting the memory policy", s.setMemoryPolicy},
+		{"setting the personality", s.setPersonality},
+		{"owning the standard streams", s.ownStreams},
 		{"changing to the working directory", s.chdir},
 		{"dropping bounding capabilities", s.dropBounding},
 		{"changing the user", s.setUser},
@@ -62,6 +71,7 @@ func (s *stage) processSteps() []step {
 		// Everything that may take time is done; from here the monitor decides when.
 		{"waiting for the start", s.waitForGo},
 		{"finding the program", s.lookPath},
+		{"setting the security label", s.setLabel},
 		{"forbidding new privileges", func() error {
 			if !p.NoNewPrivs {
 				return nil
@@ -99,11 +109,8 @@ func (s *stage) setOOMScore() error {
 	if s.Process.OOMScoreAdj == nil {
 		return nil
 	}
-	err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*s.Process.OOMScoreAdj)), 0o644)
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EROFS) {
-		return nil // lower than allowed, or no /proc here: the inherited score stays
-	}
-	return err
+	// While /proc is still the host's.
+	return os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*s.Process.OOMScoreAdj)), 0o644)
 }
 
 func (s *stage) chdir() error {

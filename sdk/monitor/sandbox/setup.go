@@ -17,11 +17,13 @@ import (
 func (s *stage) containerSteps() []step {
 	c := s.Container
 	return []step{
+		{"opening the security attributes", s.openLabel},
+		{"setting the OOM score", s.setOOMScore},
 		// The cgroup namespace's root is the cgroup at the time of unshare: only after
 		// the process has joined its own.
 		{"unsharing namespaces", func() error { return unshare(c.Unshare) }},
 		// Before any mount, so that none of ours travels to the host.
-		{"making mounts private", func() error { return unix.Mount("", "/", "", c.Propagation, "") }},
+		{"making mounts private", s.makePrivate},
 		{"setting the hostname", s.setHostname},
 		{"bringing loopback up", s.loopbackUp},
 		{"mounting the root filesystem", s.mountRoot},
@@ -34,6 +36,7 @@ func (s *stage) containerSteps() []step {
 		{"opening the terminal", s.openTerminal},
 		{"masking paths", s.mask},
 		{"making the root read-only", s.readOnlyRoot},
+		{"setting the root's propagation", s.setRootPropagation},
 	}
 }
 
@@ -42,6 +45,31 @@ func unshare(flags int) error {
 		return nil
 	}
 	return unix.Unshare(flags)
+}
+
+// makePrivate gives the host's mounts the propagation asked for; the one below
+// the root filesystem never tells the host.
+func (s *stage) makePrivate() error {
+	c := s.Container
+	if err := unix.Mount("", "/", "", c.Propagation, ""); err != nil {
+		return err
+	}
+	if c.Propagation&unix.MS_SHARED == 0 {
+		return nil
+	}
+	for dir := c.Rootfs; ; dir = filepath.Dir(dir) {
+		err := unix.Mount("", dir, "", unix.MS_PRIVATE, "")
+		if err == nil || dir == "/" || !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted just here
+			return err
+		}
+	}
+}
+
+func (s *stage) setRootPropagation() error {
+	if s.Container.RootPropagation == 0 {
+		return nil
+	}
+	return unix.Mount("", "/", "", s.Container.RootPropagation, "")
 }
 
 func (s *stage) setHostname() error {
@@ -140,6 +168,11 @@ func describe(m Mount) string {
 
 // pivot makes the root filesystem "/" and lets go of the host's mounts.
 func (s *stage) pivot() error {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(old) }()
 	if err := unix.Fchdir(s.root); err != nil {
 		return err
 	}
@@ -147,7 +180,11 @@ func (s *stage) pivot() error {
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot_root: %w", err)
 	}
-	// The old root is the host's: detaching it must not reach the host.
+	// The old root is the host's: detaching it must not reach the host. "." is
+	// still the new one, whose mounts keep the propagation they were given.
+	if err := unix.Fchdir(old); err != nil {
+		return err
+	}
 	if err := unix.Mount("", ".", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return err
 	}
@@ -161,9 +198,9 @@ func (s *stage) pivot() error {
 
 func (s *stage) setSysctls() error {
 	for key, value := range s.Container.Sysctls {
-		path := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
-		if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-			return err
+		// Keys are paths: who made them has looked at their dots.
+		if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil {
+			return fmt.Errorf("sysctl %s: %w", strings.ReplaceAll(key, "/", "."), err)
 		}
 	}
 	return nil
@@ -222,6 +259,9 @@ func (s *stage) makeDevices() error {
 			return fmt.Errorf("%s: %w", device.Path, err)
 		}
 	}
+	if s.Container.KeepDev {
+		return nil
+	}
 	for _, link := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}} {
 		dev, err := s.openInRoot("/dev", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
@@ -245,7 +285,7 @@ func (s *stage) makeDevice(d Device) error {
 	name := filepath.Base(d.Path)
 	err = unix.Mknodat(parent, name, d.Mode, int(unix.Mkdev(d.Major, d.Minor)))
 	if errors.Is(err, unix.EEXIST) {
-		return nil
+		return sameDevice(parent, name, d)
 	}
 	if errors.Is(err, unix.EPERM) { // no mknod in a user namespace: bind the host's
 		return s.mountOne(Mount{Type: "bind", Source: d.Path, Target: d.Path})
@@ -254,6 +294,19 @@ func (s *stage) makeDevice(d Device) error {
 		return err
 	}
 	return unix.Fchownat(parent, name, d.UID, d.GID, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// sameDevice answers nil if the existing file is the device asked for.
+func sameDevice(parent int, name string, d Device) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	kind := d.Mode & unix.S_IFMT
+	if st.Mode&unix.S_IFMT != kind || kind != unix.S_IFIFO && st.Rdev != unix.Mkdev(d.Major, d.Minor) {
+		return errors.New("a file that is not the requested device is in its place")
+	}
+	return nil
 }
 
 // openTerminal makes a terminal in the container's own devpts, so that the

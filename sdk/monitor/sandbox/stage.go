@@ -65,6 +65,7 @@ type stage struct {
 	Config
 	root     int // O_PATH descriptor of the root filesystem, until pivot
 	terminal int // master of the terminal, -1 for none
+	label    int // where the label for execve is written, -1 for none
 	path     string
 }
 
