@@ -13,7 +13,7 @@ import (
 func BenchmarkCreateAndDelete(b *testing.B) {
 	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}, {Allow: true, Type: "c", Access: "m"}, {Allow: true, Type: "b", Access: "m"}}
 	for minor := range int64(9) {
-		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: number(int64(1)), Minor: &minor, Access: "rwm"})
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(1)), Minor: &minor, Access: "rwm"})
 	}
 	parent := fmt.Sprintf("/davit-bench-%d", os.Getpid())
 	if _, err := Create(parent, nil); err != nil {

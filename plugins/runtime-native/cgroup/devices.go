@@ -2,10 +2,10 @@ package cgroup
 
 import (
 	"fmt"
-	"os"
+	"slices"
+	"strconv"
+	"strings"
 
-	"github.com/cilium/ebpf/asm"
-	"github.com/containerd/cgroups/v3/cgroup2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -13,125 +13,120 @@ import (
 // everything is all that one can do with a device node.
 const everything = unix.BPF_DEVCG_ACC_READ | unix.BPF_DEVCG_ACC_WRITE | unix.BPF_DEVCG_ACC_MKNOD
 
-// deviceRule is a rule of the spec with wildcards as -1.
+// deviceRule is a rule of the spec with wildcards as -1. Of the rules about a
+// device and an access the last one decides; without any it is denied.
 type deviceRule struct {
+	allow              bool
 	kind, major, minor int64
+	access             int32
 }
 
-// limitDevices attaches a program that decides on each open and mknod of a
-// device (BPF_PROG_TYPE_CGROUP_DEVICE). The filter of the cgroups library lets a
-// device that may only be read be opened for writing, too, so it is made here.
-func limitDevices(dir string, rules []specs.LinuxDeviceCgroup) error {
-	if len(rules) == 0 {
-		return nil
-	}
-	program, err := deviceProgram(rules)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	if _, err := cgroup2.LoadAttachCgroupDeviceFilter(program, "Apache", int(f.Fd())); err != nil {
-		return fmt.Errorf("attaching the device filter: %w", err)
-	}
-	return nil
-}
-
-// deviceProgram is the union of what rules allow, after the last that denies all.
-// Other denials take from what the rules before them allow.
-func deviceProgram(rules []specs.LinuxDeviceCgroup) (asm.Instructions, error) {
-	var order []deviceRule
-	allowed := map[deviceRule]int32{}
-	for _, r := range rules {
-		kind, access, err := deviceKind(r)
-		if err != nil {
-			return nil, err
+// DefaultDevices are the rules that follow those of every container, as runc
+// adds them: the standard devices, terminals, and making nodes of any kind.
+func DefaultDevices() []specs.LinuxDeviceCgroup {
+	rule := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		r := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+		if major >= 0 {
+			r.Major = &major
 		}
-		d := deviceRule{kind, wild(r.Major), wild(r.Minor)}
-		switch {
-		case r.Allow:
-			if _, known := allowed[d]; !known {
-				order = append(order, d)
-			}
-			allowed[d] |= access
+		if minor >= 0 {
+			r.Minor = &minor
+		}
+		return r
+	}
+	return []specs.LinuxDeviceCgroup{
+		rule("c", -1, -1, "m"), rule("b", -1, -1, "m"),
+		rule("c", 1, 3, "rwm"), rule("c", 1, 5, "rwm"), rule("c", 1, 7, "rwm"), rule("c", 1, 8, "rwm"), rule("c", 1, 9, "rwm"),
+		rule("c", 5, 0, "rwm"), rule("c", 5, 2, "rwm"), rule("c", 136, -1, "rwm"),
+	}
+}
+
+// WithDefaultDevices is r with the rules every container has behind its own.
+func WithDefaultDevices(r *specs.LinuxResources) *specs.LinuxResources {
+	var with specs.LinuxResources
+	if r != nil {
+		with = *r
+	}
+	with.Devices = append(slices.Clone(with.Devices), DefaultDevices()...)
+	return &with
+}
+
+func deviceRules(list []specs.LinuxDeviceCgroup) ([]deviceRule, error) {
+	rules := make([]deviceRule, 0, len(list))
+	for _, r := range list {
+		rule := deviceRule{allow: r.Allow, major: wild(r.Major), minor: wild(r.Minor)}
+		switch r.Type {
+		case "", "a":
+			rule.kind = -1
+		case "c", "u":
+			rule.kind = unix.BPF_DEVCG_DEV_CHAR
+		case "b":
+			rule.kind = unix.BPF_DEVCG_DEV_BLOCK
 		default:
-			for other := range allowed {
-				if d.covers(other) {
-					allowed[other] &^= access
-				}
+			return nil, invalid("device rule of type %q is none of a, b, c", r.Type)
+		}
+		for _, letter := range r.Access {
+			i := strings.IndexRune(accessLetters, letter)
+			if i < 0 {
+				return nil, invalid("device access %q is none of r, w, m", letter)
 			}
+			rule.access |= accessBits[i]
 		}
+		if rule.major > 1<<12-1 || rule.minor > 1<<20-1 { // the kernel's dev_t
+			return nil, invalid("device %d:%d does not exist", rule.major, rule.minor)
+		}
+		rules = append(rules, rule)
 	}
-	// R2: type, R3: access, R4: major, R5: minor, of struct bpf_cgroup_dev_ctx.
-	program := asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R1, 0, asm.Half),
-		asm.LoadMem(asm.R3, asm.R1, 0, asm.Word), asm.RSh.Imm32(asm.R3, 16),
-		asm.LoadMem(asm.R4, asm.R1, 4, asm.Word),
-		asm.LoadMem(asm.R5, asm.R1, 8, asm.Word),
-	}
-	for i, d := range order {
-		next := fmt.Sprintf("rule-%d", i+1)
-		var rule asm.Instructions
-		for _, test := range []struct {
-			register asm.Register
-			want     int64
-		}{{asm.R2, d.kind}, {asm.R4, d.major}, {asm.R5, d.minor}} {
-			if test.want >= 0 {
-				rule = append(rule, asm.JNE.Imm(test.register, int32(test.want), next))
-			}
-		}
-		if allowed[d] != everything {
-			// All that is asked for must be allowed.
-			rule = append(rule,
-				asm.Mov.Reg32(asm.R1, asm.R3), asm.And.Imm32(asm.R1, ^allowed[d]&everything), asm.JNE.Imm(asm.R1, 0, next))
-		}
-		always := len(rule) == 0
-		rule = append(rule, asm.Mov.Imm32(asm.R0, 1), asm.Return())
-		rule[0] = rule[0].WithSymbol(fmt.Sprintf("rule-%d", i))
-		program = append(program, rule...)
-		if always {
-			return program, nil // the kernel refuses code that is never reached
-		}
-	}
-	return append(program, asm.Mov.Imm32(asm.R0, 0).WithSymbol(fmt.Sprintf("rule-%d", len(order))), asm.Return()), nil
+	return rules, nil
 }
 
-func (d deviceRule) covers(other deviceRule) bool {
-	return (d.kind < 0 || d.kind == other.kind) && (d.major < 0 || d.major == other.major) && (d.minor < 0 || d.minor == other.minor)
-}
+const accessLetters = "rwm"
+
+var accessBits = [...]int32{unix.BPF_DEVCG_ACC_READ, unix.BPF_DEVCG_ACC_WRITE, unix.BPF_DEVCG_ACC_MKNOD}
 
 func wild(number *int64) int64 {
-	if number == nil {
+	if number == nil || *number < 0 {
 		return -1
 	}
 	return *number
 }
 
-func deviceKind(r specs.LinuxDeviceCgroup) (kind int64, access int32, err error) {
-	switch r.Type {
-	case "", "a":
-		kind = -1
-	case "c":
-		kind = unix.BPF_DEVCG_DEV_CHAR
-	case "b":
-		kind = unix.BPF_DEVCG_DEV_BLOCK
-	default:
-		return 0, 0, fmt.Errorf("device rule of type %q is none of a, b, c", r.Type)
+// covers says whether d is about every device that other is about.
+func (d deviceRule) covers(other deviceRule) bool {
+	return (d.kind < 0 || d.kind == other.kind) && (d.major < 0 || d.major == other.major) && (d.minor < 0 || d.minor == other.minor)
+}
+
+// meets says whether there can be a device that both are about.
+func (d deviceRule) meets(other deviceRule) bool {
+	same := func(a, b int64) bool { return a < 0 || b < 0 || a == b }
+	return same(d.kind, other.kind) && same(d.major, other.major) && same(d.minor, other.minor)
+}
+
+// all says whether d is about all access to all devices.
+func (d deviceRule) all() bool {
+	return d.kind < 0 && d.major < 0 && d.minor < 0 && d.access == everything
+}
+
+// String is the rule as v1's files and error messages have it.
+func (d deviceRule) String() string {
+	kind := "a"
+	switch d.kind {
+	case unix.BPF_DEVCG_DEV_CHAR:
+		kind = "c"
+	case unix.BPF_DEVCG_DEV_BLOCK:
+		kind = "b"
 	}
-	for _, letter := range r.Access {
-		switch letter {
-		case 'r':
-			access |= unix.BPF_DEVCG_ACC_READ
-		case 'w':
-			access |= unix.BPF_DEVCG_ACC_WRITE
-		case 'm':
-			access |= unix.BPF_DEVCG_ACC_MKNOD
-		default:
-			return 0, 0, fmt.Errorf("device access %q is none of r, w, m", letter)
+	number := func(n int64) string {
+		if n < 0 {
+			return "*"
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	access := ""
+	for i, bit := range accessBits {
+		if d.access&bit != 0 {
+			access += accessLetters[i : i+1]
 		}
 	}
-	return kind, access, nil
+	return fmt.Sprintf("%s %s:%s %s", kind, number(d.major), number(d.minor), access)
 }

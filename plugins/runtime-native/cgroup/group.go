@@ -1,8 +1,8 @@
 // Package cgroup gives containers their control groups: one directory on
 // cgroup v2, one in each hierarchy on v1 (also where a v2 hierarchy without
-// controllers sits beside them). Limits and statistics are those of
-// github.com/containerd/cgroups; what it leaves open — deadlines, killing,
-// the ways in without a grace period — is here. It never mounts anything.
+// controllers sits beside them). It words the limits of the runtime-spec for
+// either version and writes them in as few system calls as possible; statistics
+// are those of github.com/containerd/cgroups. It never mounts anything.
 package cgroup
 
 import (
@@ -48,7 +48,6 @@ type hierarchies interface {
 	stats() (runtime.Stats, error)
 	freeze(bool) error
 	frozen() (bool, error)
-	kill() error
 }
 
 // at chooses the version by what is mounted.
@@ -57,8 +56,7 @@ func at(name string) (*Group, error) {
 		return nil, fmt.Errorf("cgroup path %q must be clean, absolute and not the root: %w", name, errdefs.ErrInvalidArgument)
 	}
 	if cgroups.Mode() == cgroups.Unified {
-		h, err := newUnified(name)
-		return &Group{name, h}, err
+		return &Group{name, &unified{name}}, nil
 	}
 	h, err := newLegacy(name)
 	return &Group{name, h}, err
@@ -87,18 +85,29 @@ func Create(name string, resources *specs.LinuxResources) (*Group, error) {
 		resources = &specs.LinuxResources{}
 	}
 	if err := g.create(resources); err != nil {
-		return nil, explain(name, err)
+		return nil, fmt.Errorf("cgroup %s: %w", name, err)
 	}
 	return g, nil
 }
 
-// explain names the limit that the kernel refused.
-func explain(name string, err error) error {
-	var failed *fs.PathError
-	if errors.As(err, &failed) && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE)) {
-		return fmt.Errorf("cgroup %s: the kernel refused the value for %s: %w: %w", name, filepath.Base(failed.Path), err, errdefs.ErrInvalidArgument)
+// Vacant answers nil if there is no group of that name, or an empty one that is
+// not frozen. Otherwise it is somebody's: ErrFailedPrecondition.
+func Vacant(name string) error {
+	g, err := at(name)
+	if err != nil || len(g.dirs()) == 0 {
+		return err
 	}
-	return fmt.Errorf("cgroup %s: %w", name, err)
+	pids, err := g.Procs()
+	if err != nil {
+		return fmt.Errorf("cgroup %s: %w", name, err)
+	}
+	if len(pids) > 0 {
+		return fmt.Errorf("container's cgroup is not empty: %d process(es) found in %s: %w", len(pids), name, errdefs.ErrFailedPrecondition)
+	}
+	if frozen, err := g.frozen(); err == nil && frozen {
+		return fmt.Errorf("container's cgroup %s unexpectedly frozen: %w", name, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // Version is 1 or 2.
@@ -125,7 +134,7 @@ func (g *Group) FD() (*os.File, error) {
 // Update changes limits; those that resources does not name stay.
 func (g *Group) Update(resources *specs.LinuxResources) error {
 	if err := g.update(resources); err != nil {
-		return explain(g.path, err)
+		return fmt.Errorf("cgroup %s: %w", g.path, gone(err))
 	}
 	return nil
 }
@@ -154,13 +163,13 @@ func (g *Group) OOMEventPath() string { return g.memory() }
 // Procs lists the processes of the group and of groups below it.
 func (g *Group) Procs() ([]int, error) {
 	var pids []int
-	err := filepath.WalkDir(g.procs(), func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return skipGone(err)
+	err := walk(g.procs(), func(dir string) error {
+		body, err := readFile(filepath.Join(dir, "cgroup.procs"))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil // a threaded group: its processes are listed above it
 		}
-		body, err := os.ReadFile(filepath.Join(name, "cgroup.procs"))
 		if err != nil {
-			return skipGone(err)
+			return err
 		}
 		for line := range strings.Lines(string(body)) {
 			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
@@ -170,6 +179,17 @@ func (g *Group) Procs() ([]int, error) {
 		return nil
 	})
 	return pids, err
+}
+
+// walk calls fn for a group's directory and all below it; what goes away
+// meanwhile is no error.
+func walk(root string, fn func(dir string) error) error {
+	return filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return skipGone(err)
+		}
+		return skipGone(fn(name))
+	})
 }
 
 // skipGone forgives a directory that was removed meanwhile.
@@ -187,8 +207,15 @@ func (g *Group) Freeze(ctx context.Context) error { return g.turn(ctx, true) }
 func (g *Group) Thaw(ctx context.Context) error { return g.turn(ctx, false) }
 
 func (g *Group) turn(ctx context.Context, frozen bool) error {
-	for delay := 50 * time.Microsecond; ; delay = min(2*delay, 20*time.Millisecond) {
-		// On v1 asking again makes the kernel look at tasks that were busy before.
+	delay := 50 * time.Microsecond
+	for try := 1; ; try++ {
+		// On v1 asking again makes the kernel look at tasks that were busy before, and
+		// some only get to where they can be frozen when they may run for a moment.
+		if g.version() == 1 && frozen && try%20 == 0 {
+			if err := g.freeze(false); err != nil {
+				return gone(err)
+			}
+		}
 		if err := g.freeze(frozen); err != nil {
 			return gone(err)
 		}
@@ -204,12 +231,9 @@ func (g *Group) turn(ctx context.Context, frozen bool) error {
 			return fmt.Errorf("the processes of cgroup %s do not stop: %w", g.path, ctx.Err())
 		case <-time.After(delay):
 		}
+		delay = min(2*delay, 20*time.Millisecond)
 	}
 }
-
-// Kill sends SIGKILL to every process, frozen ones too. They may still be dying
-// when it returns.
-func (g *Group) Kill() error { return g.kill() }
 
 // Delete removes the group. Processes that are just dying are waited for a
 // little; living ones are an error.
@@ -222,7 +246,7 @@ func (g *Group) Delete(ctx context.Context) error {
 		if failed == nil {
 			return nil
 		}
-		if !errors.Is(failed, unix.EBUSY) || delay > 200*time.Millisecond {
+		if !errors.Is(failed, unix.EBUSY) || delay > 400*time.Millisecond {
 			return fmt.Errorf("removing cgroup %s: %w", g.path, failed)
 		}
 		select {

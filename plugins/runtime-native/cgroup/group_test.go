@@ -14,7 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func number[T any](v T) *T { return &v }
+func ptr[T any](v T) *T { return &v }
 
 // newGroup makes a group that is gone after the test.
 func newGroup(t *testing.T, r *specs.LinuxResources) *Group {
@@ -47,24 +47,34 @@ func newGroup(t *testing.T, r *specs.LinuxResources) *Group {
 	return g
 }
 
-// sleeper starts a process in the group, by the way of the group's version.
-func sleeper(t *testing.T, g *Group, script string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script)
+// command is a shell in the group, by the way of the group's version.
+func command(ctx context.Context, g *Group, script string) (*exec.Cmd, error) {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if g.Version() == 2 {
+		// The directory is open until the command is collected.
 		dir, err := g.FD()
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		defer func() { _ = dir.Close() }()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-	} else {
-		var join []string
-		for _, file := range g.JoinPaths() {
-			join = append(join, "echo 0 > "+file)
-		}
-		cmd.Args[2] = strings.Join(append(join, script), "; ")
+		cmd.ExtraFiles = []*os.File{dir}
+		return cmd, nil
+	}
+	join := []string{"set -e"}
+	for _, file := range g.JoinPaths() {
+		join = append(join, "echo 0 > "+file)
+	}
+	cmd.Args[2] = strings.Join(append(join, "set +e", script), "; ")
+	return cmd, nil
+}
+
+// sleeper starts a process in the group and waits until it is there.
+func sleeper(t *testing.T, g *Group, script string) *exec.Cmd {
+	t.Helper()
+	cmd, err := command(t.Context(), g, script)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -86,9 +96,9 @@ func sleeper(t *testing.T, g *Group, script string) *exec.Cmd {
 
 func TestLimitsAreTheKernels(t *testing.T) {
 	g := newGroup(t, &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: number(int64(64 << 20)), Swap: number(int64(128 << 20))},
-		Pids:   &specs.LinuxPids{Limit: number(int64(33))},
-		CPU:    &specs.LinuxCPU{Quota: number(int64(50000)), Shares: number(uint64(512))},
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(128 << 20))},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(33))},
+		CPU:    &specs.LinuxCPU{Quota: ptr(int64(50000)), Shares: ptr(uint64(512))},
 	})
 	s, err := g.Stats()
 	if err != nil {
@@ -97,7 +107,7 @@ func TestLimitsAreTheKernels(t *testing.T) {
 	if s.Memory.Limit != 64<<20 || s.Pids.Limit != 33 || s.Version != g.Version() {
 		t.Errorf("%+v", s)
 	}
-	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: number(int64(96 << 20)), Swap: number(int64(-1))}}); err != nil {
+	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(96 << 20)), Swap: ptr(int64(-1))}}); err != nil {
 		t.Fatal(err)
 	}
 	if s, err = g.Stats(); err != nil || s.Memory.Limit != 96<<20 || s.Pids.Limit != 33 {
@@ -206,7 +216,7 @@ func TestDevicesThatAreNotAllowedCannotBeOpened(t *testing.T) {
 
 func TestAllDevicesCanBeAllowed(t *testing.T) {
 	g := newGroup(t, &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
-		{Allow: false, Access: "rwm"}, {Allow: true, Access: "rwm"}, {Allow: true, Type: "c", Major: number(int64(1)), Minor: number(int64(3)), Access: "r"},
+		{Allow: false, Access: "rwm"}, {Allow: true, Access: "rwm"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "r"},
 	}})
 	result := t.TempDir() + "/result"
 	sleeper(t, g, "head -c 1 /dev/zero > "+result+".new; mv "+result+".new "+result+"; sleep 100")

@@ -2,89 +2,174 @@ package cgroup
 
 import (
 	"bytes"
-	"math"
-	"os"
+	"errors"
+	"fmt"
+	"io/fs"
 	"path/filepath"
-	"sync"
-	"time"
+	"slices"
+	"strings"
 
-	"github.com/containerd/cgroups/v3/cgroup1"
-	v1 "github.com/containerd/cgroups/v3/cgroup1/stats"
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // legacy is a group on cgroup v1.
-type legacy struct{ path string }
-
-// placed is a hierarchy that knows its directories.
-type placed interface {
-	cgroup1.Subsystem
-	Path(string) string
+type legacy struct {
+	path   string
+	mounts []mounted
 }
 
-// hierarchy lists the mounted hierarchies; mounts do not change while an engine
-// runs, and reading them takes longer than what is done with them.
-var hierarchy = sync.OnceValues(func() ([]cgroup1.Subsystem, error) {
-	list, err := cgroup1.Default()
-	for i, s := range list {
-		if s.Name() == cgroup1.Memory { // a kernel may count no swap
-			list[i] = cgroup1.NewMemory(mountpoint, cgroup1.OptionalSwap())
-		}
-	}
-	return list, err
-})
-
 func newLegacy(path string) (*legacy, error) {
-	_, err := hierarchy()
-	return &legacy{path}, err
+	list, err := mounts()
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("no cgroup hierarchy is mounted: %w", errdefs.ErrFailedPrecondition)
+	}
+	return &legacy{path, list}, err
 }
 
 func (l *legacy) version() int { return 1 }
 
-// dir is the group's directory in one hierarchy.
-func (l *legacy) dir(name cgroup1.Name) string {
-	return filepath.Join(mountpoint, string(name), l.path)
+// dir is the group's directory in a controller's hierarchy, empty if the host
+// has none.
+func (l *legacy) dir(controller string) string {
+	for _, m := range l.mounts {
+		if slices.Contains(m.controllers, controller) {
+			return filepath.Join(m.dir, l.path)
+		}
+	}
+	return ""
 }
 
 func (l *legacy) dirs() []string {
-	list, _ := hierarchy()
 	var dirs []string
-	for _, s := range list {
-		p, ok := s.(placed)
-		if !ok {
-			continue
-		}
-		if dir := p.Path(l.path); unix.Access(dir, unix.F_OK) == nil {
+	for _, m := range l.mounts {
+		if dir := filepath.Join(m.dir, l.path); unix.Access(dir, unix.F_OK) == nil {
 			dirs = append(dirs, dir)
 		}
 	}
 	return dirs
 }
 
-func (l *legacy) procs() string  { return l.dir(cgroup1.Freezer) }
-func (l *legacy) memory() string { return filepath.Join(l.dir(cgroup1.Memory), "memory.oom_control") }
+func (l *legacy) procs() string  { return l.dir("freezer") }
+func (l *legacy) memory() string { return filepath.Join(l.dir("memory"), "memory.oom_control") }
 
-func (l *legacy) create(r *specs.LinuxResources) error {
-	_, err := cgroup1.New(cgroup1.StaticPath(l.path), r, cgroup1.WithHierarchy(hierarchy))
-	if err != nil {
-		for _, dir := range l.dirs() {
-			_ = removeTree(dir)
+func (l *legacy) create(r *specs.LinuxResources) (err error) {
+	if err := check(r); err != nil {
+		return err
+	}
+	var made []string
+	defer func() {
+		if err != nil {
+			for _, dir := range made {
+				err = errors.Join(err, removeTree(dir))
+			}
+		}
+	}()
+	for _, m := range l.mounts {
+		top, err := makeDirs(m.dir, l.path)
+		if top != "" {
+			made = append(made, top)
+		}
+		if err != nil {
+			return err
+		}
+		if slices.Contains(m.controllers, "cpuset") {
+			if err := inheritCpuset(m.dir, filepath.Join(m.dir, l.path)); err != nil {
+				return fmt.Errorf("taking over the CPUs of the parent: %w", err)
+			}
 		}
 	}
-	return err
-}
-
-func (l *legacy) update(r *specs.LinuxResources) error {
-	group, err := cgroup1.Load(cgroup1.StaticPath(l.path), cgroup1.WithHierarchy(hierarchy))
+	list, err := legacySettings(r, l.has)
 	if err != nil {
 		return err
 	}
-	changed := *r
-	changed.Devices = nil // they were written when the group was made
-	return group.Update(&changed)
+	if err := apply(list, l.dir); err != nil {
+		return err
+	}
+	return l.limitDevices(r.Devices)
+}
+
+// makeDirs makes the directory of path below root and answers the uppermost one
+// that was not there before.
+func makeDirs(root, path string) (made string, err error) {
+	dir := filepath.Join(root, path)
+	switch err := unix.Mkdir(dir, 0o755); err {
+	case nil:
+		return dir, nil
+	case unix.EEXIST:
+		return "", nil
+	case unix.ENOENT:
+	default:
+		return "", &fs.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	made, err = makeDirs(root, filepath.Dir(path))
+	if err != nil {
+		return made, err
+	}
+	own, err := makeDirs(root, path)
+	if made == "" {
+		made = own
+	}
+	return made, err
+}
+
+// inheritCpuset gives a group, and those above it, CPUs and memory nodes: a v1
+// cpuset is born with none and takes no process in before it has some.
+func inheritCpuset(root, dir string) error {
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		if _, err := inheritFile(root, dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func inheritFile(root, dir, name string) (string, error) {
+	body, err := readFile(filepath.Join(dir, name))
+	if err != nil {
+		return "", err
+	}
+	if value := strings.TrimSpace(string(body)); value != "" || dir == root {
+		return value, nil
+	}
+	value, err := inheritFile(root, filepath.Dir(dir), name)
+	if err != nil {
+		return "", err
+	}
+	return value, writeFile(filepath.Join(dir, name), value)
+}
+
+func (l *legacy) update(r *specs.LinuxResources) error {
+	list, err := legacySettings(r, l.has)
+	if err != nil {
+		return err
+	}
+	if err := checkUsage(r.Memory, l.usage); err != nil {
+		return err
+	}
+	if err := change(list, l.dir); err != nil {
+		return err
+	}
+	return l.limitDevices(r.Devices)
+}
+
+// has looks at the group's own files: a root has not all.
+func (l *legacy) has(controller, file string) bool {
+	dir := l.dir(controller)
+	return dir != "" && unix.Access(filepath.Join(dir, file), unix.F_OK) == nil
+}
+
+// usage is what limits are compared with. A kernel may count no swap.
+func (l *legacy) usage() (memory, withSwap uint64, err error) {
+	if memory, err = number(filepath.Join(l.dir("memory"), "memory.usage_in_bytes")); err != nil {
+		return 0, 0, err
+	}
+	withSwap, err = number(filepath.Join(l.dir("memory"), "memory.memsw.usage_in_bytes"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return memory, memory, nil
+	}
+	return memory, withSwap, err
 }
 
 func (l *legacy) freeze(frozen bool) error {
@@ -92,101 +177,12 @@ func (l *legacy) freeze(frozen bool) error {
 	if frozen {
 		state = "FROZEN"
 	}
-	return os.WriteFile(filepath.Join(l.dir(cgroup1.Freezer), "freezer.state"), []byte(state), 0o644)
+	return writeFile(filepath.Join(l.dir("freezer"), "freezer.state"), state)
 }
 
+// frozen answers false for FREEZING: asked to thaw that is not yet done, asked to
+// freeze neither.
 func (l *legacy) frozen() (bool, error) {
-	body, err := os.ReadFile(filepath.Join(l.dir(cgroup1.Freezer), "freezer.state"))
-	// FREEZING is neither: asked to thaw it is not yet done, asked to freeze neither.
+	body, err := readFile(filepath.Join(l.dir("freezer"), "freezer.state"))
 	return bytes.HasPrefix(body, []byte("FROZEN")), err
-}
-
-// kill goes over the processes until there are none that are not dead: v1 has no
-// single kill, and processes fork.
-func (l *legacy) kill() error {
-	g := Group{l.path, l}
-	seen := map[int]bool{}
-	for range 100 {
-		pids, err := g.Procs()
-		if err != nil {
-			return err
-		}
-		fresh := false
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-				return err
-			}
-			fresh = fresh || !seen[pid]
-			seen[pid] = true
-		}
-		// A frozen process dies only when it runs again.
-		if err := l.freeze(false); err != nil && skipGone(err) != nil {
-			return err
-		}
-		if !fresh {
-			return nil
-		}
-		time.Sleep(100 * time.Microsecond)
-	}
-	return nil
-}
-
-func (l *legacy) stats() (runtime.Stats, error) {
-	var s runtime.Stats
-	group, err := cgroup1.Load(cgroup1.StaticPath(l.path), cgroup1.WithHierarchy(hierarchy))
-	if err != nil {
-		return s, err
-	}
-	m, err := group.Stat(cgroup1.IgnoreNotExist)
-	if err != nil {
-		return s, err
-	}
-	if usage := m.GetCPU().GetUsage(); usage != nil {
-		s.CPU.Total, s.CPU.User, s.CPU.System, s.CPU.PerCPU = usage.Total, usage.User, usage.Kernel, usage.PerCPU
-	}
-	if t := m.GetCPU().GetThrottling(); t != nil {
-		s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledTime = t.Periods, t.ThrottledPeriods, t.ThrottledTime
-	}
-	if usage := m.GetMemory().GetUsage(); usage != nil {
-		s.Memory = runtime.MemoryStats{Usage: usage.Usage, MaxUsage: usage.Max, Limit: hostLimit(usage.Limit), Failures: usage.Failcnt}
-	}
-	s.Pids = runtime.PidsStats{Current: m.GetPids().GetCurrent(), Limit: unlimited(m.GetPids().GetLimit())}
-	s.BlkIO = blockIO(m.GetBlkio())
-	s.Memory.Detail, err = keyed(filepath.Join(l.dir(cgroup1.Memory), "memory.stat"))
-	return s, err
-}
-
-// blockIO joins the bytes and the operations of each device and direction.
-func blockIO(m *v1.BlkIOStat) []runtime.BlkIOEntry {
-	type key struct {
-		major, minor uint64
-		op           string
-	}
-	var list []runtime.BlkIOEntry
-	index := map[key]int{}
-	entry := func(e *v1.BlkIOEntry) *runtime.BlkIOEntry {
-		k := key{e.Major, e.Minor, e.Op}
-		i, ok := index[k]
-		if !ok {
-			i = len(list)
-			index[k] = i
-			list = append(list, runtime.BlkIOEntry{Major: e.Major, Minor: e.Minor, Op: e.Op})
-		}
-		return &list[i]
-	}
-	for _, e := range m.GetIoServiceBytesRecursive() {
-		entry(e).Bytes = e.Value
-	}
-	for _, e := range m.GetIoServicedRecursive() {
-		entry(e).IOs = e.Value
-	}
-	return list
-}
-
-// unlimited is 0 where the kernel says the greatest number there is.
-func unlimited(limit uint64) uint64 {
-	if limit == math.MaxUint64 || limit == math.MaxInt64 {
-		return 0
-	}
-	return limit
 }

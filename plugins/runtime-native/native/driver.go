@@ -109,6 +109,10 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
 		return runtime.Process{}, fmt.Errorf("linux.cgroupsPath is missing: %w", errdefs.ErrInvalidArgument)
 	}
+	// Before there is an intent: undoing a creation kills what is in its cgroup.
+	if err := cgroup.Vacant(spec.Linux.CgroupsPath); err != nil {
+		return runtime.Process{}, err
+	}
 	dir := d.dir(c.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -132,7 +136,7 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err := os.Mkdir(filepath.Join(dir, rootfsName), 0o700); err != nil {
 		return runtime.Process{}, err
 	}
-	group, err := cgroup.Create(spec.Linux.CgroupsPath, spec.Linux.Resources)
+	group, err := cgroup.Create(spec.Linux.CgroupsPath, cgroup.WithDefaultDevices(spec.Linux.Resources))
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("making the cgroup: %w", err)
 	}
