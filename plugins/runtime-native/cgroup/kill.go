@@ -35,7 +35,7 @@ const killRounds = 100
 // ones go on to appear the group is frozen first: processes that fork faster than they
 // are listed would never end.
 func (g *Group) killEach() error {
-	seen := map[int]bool{}
+	seen, self := map[int]bool{}, unix.Getpid()
 	for round := range killRounds {
 		if round > 1 {
 			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
@@ -52,6 +52,9 @@ func (g *Group) killEach() error {
 		}
 		fresh := false
 		for _, pid := range pids {
+			if pid == self {
+				continue // v1 lists a process for each of its threads: one was here to fork
+			}
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
 				return fmt.Errorf("killing process %d: %w", pid, err)
 			}
