@@ -125,6 +125,7 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 		if err != nil {
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
+			d.poststop(cleanup, c.ID)
 			if undone := d.undo(cleanup, c.ID); undone != nil {
 				d.log.Error("undoing a failed creation", "container", c.ID, "error", undone)
 			}
@@ -142,6 +143,9 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	}
 	config, err := d.monitorConfig(&spec, c, dir, group)
 	if err != nil {
+		return runtime.Process{}, err
+	}
+	if err := d.saveHooks(c.ID, config.Hooks); err != nil {
 		return runtime.Process{}, err
 	}
 	monitors := path.Join(path.Dir(spec.Linux.CgroupsPath), "monitors")
@@ -164,6 +168,11 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	if t.Stage.Seccomp, err = d.filter(spec.Linux.Seccomp); err != nil {
 		return supervise.Config{}, err
 	}
+	hooks, err := translate.Hooks(spec, c.ID, dir)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	t.Stage.Container.Hooks = hooks
 	t.Stage.Process.Terminal = c.IO.Terminal
 	if c.IO.Width > 0 && c.IO.Height > 0 {
 		t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
@@ -188,7 +197,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	}
 	config := supervise.Config{
 		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join,
-		OOMFile: group.OOMEventPath(), ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID,
+		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID,
 	}
 	config.CgroupFiles, config.CgroupDir, err = membership(group)
 	return config, err

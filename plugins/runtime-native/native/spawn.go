@@ -28,6 +28,9 @@ type spawner struct {
 	closed  bool
 	filling sync.WaitGroup
 
+	children map[int]chan<- unix.WaitStatus // whose end somebody waits for
+	forking  sync.Mutex                     // of children: no end is collected between a fork and its entry
+
 	reaping chan struct{}
 	stop    context.CancelFunc
 }
@@ -58,14 +61,15 @@ func newSpawner(program string) (*spawner, error) {
 	s := &spawner{
 		executable: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + filepath.Base(program),
 		directory:  os.NewFile(uintptr(dir), "monitor's directory"),
-		threads:    map[string]*thread{}, reaping: make(chan struct{}), stop: stop,
+		threads:    map[string]*thread{}, children: map[int]chan<- unix.WaitStatus{}, reaping: make(chan struct{}), stop: stop,
 	}
 	go s.reap(ctx)
 	return s, nil
 }
 
 // reap collects monitors that end while this driver process is their parent.
-// Nobody needs their status: they leave the container's in a file.
+// Nobody needs their status: they leave the container's in a file. That of other
+// children goes to who started them.
 func (s *spawner) reap(ctx context.Context) {
 	defer close(s.reaping)
 	died := make(chan os.Signal, 1)
@@ -77,16 +81,41 @@ func (s *spawner) reap(ctx context.Context) {
 			return
 		case <-died:
 		}
-		for {
-			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil || pid <= 0 {
-				break
-			}
+		for s.collect() {
 		}
 	}
+}
+
+// collect takes one child's status and says whether there was one.
+func (s *spawner) collect() bool {
+	s.forking.Lock()
+	defer s.forking.Unlock()
+	var status unix.WaitStatus
+	pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+	if err == unix.EINTR {
+		return true
+	}
+	if err != nil || pid <= 0 {
+		return false
+	}
+	if ended := s.children[pid]; ended != nil {
+		ended <- status
+		delete(s.children, pid)
+	}
+	return true
+}
+
+// start is a hook.Starter.
+func (s *spawner) start(fork func() (int, error)) (int, <-chan unix.WaitStatus, error) {
+	s.forking.Lock()
+	defer s.forking.Unlock()
+	pid, err := fork()
+	if err != nil {
+		return 0, nil, err
+	}
+	ended := make(chan unix.WaitStatus, 1)
+	s.children[pid] = ended
+	return pid, ended, nil
 }
 
 func (s *spawner) close() {

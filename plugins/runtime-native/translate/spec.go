@@ -50,9 +50,6 @@ func Spec(spec *specs.Spec, rootfs []mount.Mount, root string, group *cgroup.Gro
 	if spec.Linux == nil {
 		return nil, fmt.Errorf("linux section is missing: %w", errdefs.ErrInvalidArgument)
 	}
-	if spec.Hooks != nil && (len(spec.Hooks.CreateRuntime)+len(spec.Hooks.CreateContainer)+len(spec.Hooks.StartContainer)+len(spec.Hooks.Poststart)+len(spec.Hooks.Poststop)+len(spec.Hooks.Prestart) > 0) { //nolint:staticcheck // Prestart is deprecated but still set by callers
-		return nil, fmt.Errorf("hooks are not supported by runtime native yet: %w", errdefs.ErrNotImplemented)
-	}
 	if len(spec.Linux.UIDMappings)+len(spec.Linux.GIDMappings) > 0 {
 		return nil, fmt.Errorf("user namespaces are not supported by runtime native yet: %w", errdefs.ErrNotImplemented)
 	}

@@ -48,6 +48,9 @@ type Stage struct {
 	CgroupDir   string
 
 	Stdin, Stdout, Stderr *os.File
+	// Hooks run when the stage has mounted everything and before its root changes.
+	// Their failure is that of WaitReady.
+	Hooks func(pid int) error
 	// Init is a pidfd of the container's init that an exec gets as sandbox.PidFD; 0
 	// for none.
 	Init int
@@ -55,8 +58,9 @@ type Stage struct {
 
 // Child is a stage that was cloned.
 type Child struct {
-	PID  int
-	sync *os.File
+	PID   int
+	hooks func(pid int) error
+	sync  *os.File
 }
 
 // Start clones the stage and does not wait for it.
@@ -82,7 +86,7 @@ func (s Stage) Start() (*Child, error) {
 		_ = ours.Close()
 		return nil, err
 	}
-	return &Child{PID: pid, sync: ours}, nil
+	return &Child{PID: pid, hooks: s.Hooks, sync: ours}, nil
 }
 
 // memoryFile holds content in a file that only the descriptor names.
@@ -151,11 +155,6 @@ func (s Stage) fork(files []uintptr) (int, error) {
 		defer func() { _ = unix.Close(dir) }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
 	}
-	// Descriptors that this process inherited itself without the flag are not for
-	// containers; the child's own are copied after this.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return 0, fmt.Errorf("closing descriptors on execve: %w", err)
-	}
 	// The running executable: it was started from a read-only mount, so that nothing
 	// inside a container can write to it.
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{s.Name}, attr)
@@ -189,6 +188,17 @@ func (c *Child) WaitReady() (terminal int, err error) {
 	}
 	if n == 0 {
 		return -1, errors.New("the container's init died before it was ready")
+	}
+	if message[0] == sandbox.MessageHooks {
+		if c.hooks != nil {
+			if err := c.hooks(c.PID); err != nil {
+				return -1, err
+			}
+		}
+		if _, err := c.sync.Write(message[:1]); err != nil {
+			return -1, fmt.Errorf("letting the container's init go on: %w", err)
+		}
+		return c.WaitReady()
 	}
 	if message[0] == sandbox.MessageFailure {
 		return -1, decodeFailure(message[1:n])

@@ -7,7 +7,11 @@
 // (see setup.go and exec.go), each of which says what must hold before it.
 package sandbox
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/monitor/hook"
+)
 
 // Descriptors that the monitor hands to the stage.
 const (
@@ -50,6 +54,9 @@ type Container struct {
 	Masked     []string          `json:"masked,omitempty"`
 	ReadOnlyIn []string          `json:"readOnlyIn,omitempty"`
 	Sysctls    map[string]string `json:"sysctls,omitempty"`
+	// Hooks are those that run inside, and the parent is asked for its own; nil for
+	// none of both.
+	Hooks *hook.Set `json:"hooks,omitempty"`
 	// NetUp brings the loopback device of a new network namespace up.
 	NetUp bool `json:"netUp,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/hook"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
 )
 
@@ -37,6 +38,8 @@ type Config struct {
 	CgroupDir   string   `json:"cgroupDir,omitempty"`
 	// OOMFile is a cgroup file with an "oom_kill N" line.
 	OOMFile string `json:"oomFile,omitempty"`
+	// Hooks are those that run in the monitor's namespaces; nil for none.
+	Hooks *hook.Set `json:"hooks,omitempty"`
 	// ExecJoin are the namespaces (CLONE_NEW*) an exec enters.
 	ExecJoin int `json:"execJoin"`
 	// JoinPID says that execs enter the init's pid namespace.

@@ -39,6 +39,8 @@ type server struct {
 	mu    sync.Mutex
 	execs map[string]*process
 
+	poststart sync.Once
+
 	connections sync.WaitGroup
 }
 
@@ -117,7 +119,7 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 	}
 	s.reaper = newReaper()
 	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
-		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir}
+		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks}
 	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log)
 	if err != nil {
 		return nil, nil, err
@@ -235,7 +237,9 @@ func (s *server) operate(p *process, request monitor.Request) monitor.Response {
 	switch request.Op {
 	case monitor.OpStatus:
 	case monitor.OpStart:
-		err = p.start()
+		if err = p.start(); err == nil && p == s.init {
+			err = s.started()
+		}
 	case monitor.OpWait:
 		// The exit status comes after the output: who waits may read the log at once.
 		<-p.drained
