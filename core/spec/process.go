@@ -100,12 +100,11 @@ func buildProcess(in processInput) (*specs.Process, error) {
 	if p.Rlimits, err = rlimits(in.host.Ulimits); err != nil {
 		return nil, err
 	}
-	if adjust := in.host.OomScoreAdj; adjust != 0 {
-		if adjust < -1000 || adjust > 1000 {
-			return nil, invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", adjust)
-		}
-		p.OOMScoreAdj = &adjust
+	adjust := in.host.OomScoreAdj
+	if adjust < -1000 || adjust > 1000 {
+		return nil, invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", adjust)
 	}
+	p.OOMScoreAdj = &adjust // 0, too: the engine's own is not the container's
 	return p, nil
 }
 

@@ -22,27 +22,46 @@ import (
 // has become ready. Its error changes nothing but memory use.
 func Shrink() error {
 	debug.FreeOSMemory()
-	file, err := os.Readlink("/proc/self/exe")
+	return Unmap()
+}
+
+// Unmap is the part of Shrink that leaves the heap alone.
+func Unmap() error {
+	ranges, err := cleanRanges()
 	if err != nil {
 		return err
+	}
+	// All at the end: what runs in between would be mapped again.
+	for _, r := range ranges {
+		// A read-only mapping has no pages but the file's: dropping them loses nothing.
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, r.begin, r.end-r.begin, unix.MADV_DONTNEED); errno != 0 {
+			return fmt.Errorf("madvise of %x-%x: %w", r.begin, r.end, errno)
+		}
+	}
+	return nil
+}
+
+type addresses struct{ begin, end uintptr }
+
+// cleanRanges finds the program's own read-only mappings.
+func cleanRanges() ([]addresses, error) {
+	file, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return nil, err
 	}
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = maps.Close() }()
+	var ranges []addresses
 	lines := bufio.NewScanner(maps)
 	for lines.Scan() {
-		begin, end, ok := clean(lines.Text(), file)
-		if !ok {
-			continue
-		}
-		// A read-only mapping has no pages but the file's: dropping them loses nothing.
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, begin, end-begin, unix.MADV_DONTNEED); errno != 0 {
-			return fmt.Errorf("madvise of %s: %w", lines.Text(), errno)
+		if begin, end, ok := clean(lines.Text(), file); ok {
+			ranges = append(ranges, addresses{begin, end})
 		}
 	}
-	return lines.Err()
+	return ranges, lines.Err()
 }
 
 // clean reads a line of /proc/<pid>/maps (proc_pid_maps(5)) and answers the

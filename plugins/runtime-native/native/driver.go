@@ -12,6 +12,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +38,8 @@ type Driver struct {
 	spawner *spawner
 	filters sync.Map // seccomp section as JSON → *sandbox.Seccomp
 	events  *broadcast
+	// oomScore is the driver's own, which a container inherits whose spec names none.
+	oomScore int
 }
 
 // New makes a driver that keeps its containers below run and starts the monitor
@@ -45,9 +49,21 @@ func New(run, monitorProgram string, log hclog.Logger) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast()}
+	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore()}
 	d.sweep()
 	return d, nil
+}
+
+func ownOOMScore() int {
+	body, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(body)))
+	if err != nil {
+		return 0
+	}
+	return score
 }
 
 // Close ends the driver's own threads; containers go on.
@@ -173,6 +189,9 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		return supervise.Config{}, err
 	}
 	t.Stage.Container.Hooks = hooks
+	if t.Stage.Process.OOMScoreAdj == nil {
+		t.Stage.Process.OOMScoreAdj = &d.oomScore
+	}
 	t.Stage.Process.Terminal = c.IO.Terminal
 	if c.IO.Width > 0 && c.IO.Height > 0 {
 		t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height

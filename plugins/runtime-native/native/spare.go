@@ -128,7 +128,7 @@ func (s *spawner) launch(cgroupPath string) (*waiting, error) {
 	attr := &syscall.ProcAttr{
 		Dir: "/",
 		// Few threads and a small heap: there is one monitor a container.
-		Env:   []string{"GOMAXPROCS=2"},
+		Env:   []string{"GOMAXPROCS=1"},
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}

@@ -47,11 +47,15 @@ func run() error {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
 	s := &stage{Config: config, terminal: -1}
-	var steps []step
+	// First of all: what is inherited is the monitor's, which nothing shall end.
+	steps := []step{
+		{"setting the OOM score", s.setOOMScore},
+		{"resetting signals", func() error { return setReserved(signalDefault) }},
+	}
 	if config.Container != nil {
-		steps = s.containerSteps()
+		steps = append(steps, s.containerSteps()...)
 	} else {
-		steps = s.joinSteps()
+		steps = append(steps, s.joinSteps()...)
 	}
 	for _, step := range append(steps, s.processSteps()...) {
 		if err := step.do(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -11,17 +12,21 @@ import (
 	"github.com/davit-engine/davit/sdk/monitor"
 )
 
-// maxLine is where a long line is cut into parts, as Docker's daemon does.
-const maxLine = 16 << 10
+const (
+	// maxLine is where a long line is cut into parts, as Docker's daemon does.
+	maxLine = 16 << 10
+	// flushAt is how much is gathered before it is written, within one read.
+	flushAt = 128 << 10
+)
 
 // logFile writes Docker's json-file format. One log takes both streams.
 type logFile struct {
 	config monitor.Log
 	mu     sync.Mutex
 	file   *os.File
-	size   int64
-	buffer []byte
-	failed error // the present failure; a full disk must not stop the container
+	size   int64  // of the file, without buffer
+	buffer []byte // whole entries that are not written yet
+	failed bool   // a failure was told; a full disk must not stop the container
 }
 
 func openLog(config *monitor.Log) (*logFile, error) {
@@ -33,7 +38,7 @@ func openLog(config *monitor.Log) (*logFile, error) {
 }
 
 func (l *logFile) open() error {
-	f, err := os.OpenFile(l.config.Path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	f, err := os.OpenFile(l.config.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o640)
 	if err != nil {
 		return err
 	}
@@ -51,6 +56,9 @@ type splitter struct {
 	log    *logFile
 	stream string
 	rest   []byte // the beginning of a line whose end has not come yet
+	tail   []byte // what follows the text of an entry, with the time of this write
+	// first is the tail of a long line's first part: the others have the same time.
+	first []byte
 }
 
 // write logs complete lines and keeps the rest for later.
@@ -60,16 +68,33 @@ func (s *splitter) write(p []byte, now time.Time) {
 	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
+	s.stamp(now)
 	for len(p) > 0 {
 		end := bytes.IndexByte(p, '\n') + 1
-		if room := maxLine - len(s.rest); end > room || end == 0 && len(p) >= room {
+		whole := end > 0
+		if !whole {
+			end = len(p)
+		}
+		if room := maxLine - len(s.rest); end >= room {
+			whole = end == room && whole
 			end = room
-			s.line(p[:end], now)
-		} else if end > 0 {
-			s.line(p[:end], now)
-		} else {
+		} else if !whole {
 			s.rest = append(s.rest, p...)
 			break
+		}
+		text := p[:end]
+		if len(s.rest) > 0 {
+			s.rest = append(s.rest, text...)
+			text = s.rest
+		}
+		if whole {
+			s.entry(text)
+			s.rest = s.rest[:0]
+		} else {
+			// A character is not cut in two: its beginning waits for its end.
+			cut := len(text) - unfinished(text)
+			s.entry(text[:cut])
+			s.rest = append(s.rest[:0], text[cut:]...)
 		}
 		p = p[end:]
 	}
@@ -83,127 +108,118 @@ func (s *splitter) close(now time.Time) {
 	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	s.line(nil, now)
+	s.stamp(now)
+	s.entry(s.rest)
+	s.rest = s.rest[:0]
 	s.log.flush()
 }
 
-func (s *splitter) line(p []byte, now time.Time) {
+// stamp makes the end of the entries of one write.
+func (s *splitter) stamp(now time.Time) {
+	s.tail = append(append(append(s.tail[:0], `","stream":"`...), s.stream...), `","time":"`...)
+	s.tail = append(now.UTC().AppendFormat(s.tail, time.RFC3339Nano), "\"}\n"...)
+}
+
+// entry adds a line, or a part of one, to the buffer.
+func (s *splitter) entry(text []byte) {
 	l := s.log
 	begin := len(l.buffer)
-	l.buffer = append(l.buffer, `{"log":"`...)
-	if len(s.rest) > 0 {
-		// Joined first: a multi-byte character may be cut between the two.
-		s.rest = append(s.rest, p...)
-		p = s.rest
+	tail := s.tail
+	if len(s.first) > 0 {
+		tail = s.first
 	}
-	l.buffer = appendEscaped(l.buffer, p)
-	s.rest = s.rest[:0]
-	l.buffer = append(l.buffer, `","stream":"`...)
-	l.buffer = append(l.buffer, s.stream...)
-	l.buffer = append(l.buffer, `","time":"`...)
-	l.buffer = now.UTC().AppendFormat(l.buffer, time.RFC3339Nano)
-	l.buffer = append(l.buffer, "\"}\n"...)
-	if entry := int64(len(l.buffer) - begin); l.config.MaxSize > 0 && l.size+int64(begin)+entry > l.config.MaxSize && l.size+int64(begin) > 0 {
-		tail := append([]byte(nil), l.buffer[begin:]...)
+	if text[len(text)-1] == '\n' {
+		s.first = s.first[:0]
+	} else if len(s.first) == 0 {
+		s.first = append(s.first, tail...)
+	}
+	l.buffer = append(appendEscaped(append(l.buffer, `{"log":"`...), text), tail...)
+	if limit := l.config.MaxSize; limit > 0 && l.size+int64(len(l.buffer)) > limit && l.size+int64(begin) > 0 {
+		last := append([]byte(nil), l.buffer[begin:]...)
 		l.buffer = l.buffer[:begin]
 		l.flush()
 		l.rotate()
-		l.buffer = append(l.buffer, tail...)
+		l.buffer = append(l.buffer, last...)
 	}
-	if len(l.buffer) > 256<<10 {
+	if len(l.buffer) >= flushAt {
 		l.flush()
 	}
 }
 
+// unfinished is the length of a multi-byte character at p's end whose last bytes
+// are missing.
+func unfinished(p []byte) int {
+	for n := 1; n < utf8.UTFMax && n < len(p); n++ {
+		if c := p[len(p)-n]; utf8.RuneStart(c) {
+			if c >= utf8.RuneSelf && !utf8.FullRune(p[len(p)-n:]) {
+				return n
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
+// flush writes the buffer. What cannot be written is lost, but never half an
+// entry stays that would spoil the next.
 func (l *logFile) flush() {
 	if len(l.buffer) == 0 {
 		return
 	}
-	if l.file == nil && l.open() != nil { // rotation failed, and still would
-		l.buffer = l.buffer[:0]
-		return
-	}
-	n, err := l.file.Write(l.buffer)
-	l.size += int64(n)
-	if err != nil {
-		l.complain(err)
-	} else {
-		l.failed = nil
-	}
+	buffer := l.buffer
 	l.buffer = l.buffer[:0]
-}
-
-// complain says once that lines are being lost.
-func (l *logFile) complain(err error) {
-	if l.failed == nil {
-		fmt.Fprintf(os.Stderr, "log %s: %v\n", l.config.Path, err)
+	if l.file == nil {
+		if err := l.open(); err != nil { // rotation failed, and still would
+			return
+		}
 	}
-	l.failed = err
+	n, err := l.file.Write(buffer)
+	if err != nil {
+		whole := bytes.LastIndexByte(buffer[:n], '\n') + 1
+		if whole < n {
+			_ = l.file.Truncate(l.size + int64(whole))
+		}
+		n = whole
+	}
+	l.size += int64(n)
+	l.report(err)
 }
 
-// rotate renames the files one number up and opens a new one.
+// report complains once that lines are being lost.
+func (l *logFile) report(err error) {
+	if err != nil && !l.failed {
+		complain("log", err)
+	}
+	l.failed = err != nil
+}
+
+// rotate renames the files one number up and opens a new one. The old file is
+// never written again: who still reads it finds all of it there.
 func (l *logFile) rotate() {
-	_ = l.file.Close()
+	if l.file != nil {
+		_ = l.file.Close()
+		l.file = nil
+	}
 	path := l.config.Path
 	if l.config.MaxFile <= 1 {
-		_ = os.Truncate(path, 0)
+		_ = os.Remove(path)
 	} else {
 		for n := l.config.MaxFile - 1; n > 1; n-- {
-			_ = os.Rename(fmt.Sprintf("%s.%d", path, n-1), fmt.Sprintf("%s.%d", path, n))
+			_ = os.Rename(path+"."+strconv.Itoa(n-1), path+"."+strconv.Itoa(n))
 		}
 		_ = os.Rename(path, path+".1")
 	}
 	if err := l.open(); err != nil {
-		l.file = nil
-		l.complain(fmt.Errorf("rotating: %w", err))
+		l.report(fmt.Errorf("rotating: %w", err))
 	}
 }
 
-const hex = "0123456789abcdef"
-
-// appendEscaped appends p as the inside of a JSON string; bytes that are no
-// UTF-8 become U+FFFD.
-func appendEscaped(dst, p []byte) []byte {
-	start := 0
-	for i := 0; i < len(p); {
-		c := p[i]
-		if c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRune(p[i:])
-			if r == utf8.RuneError && size == 1 {
-				dst = append(append(dst, p[start:i]...), `\ufffd`...)
-				i++
-				start = i
-				continue
-			}
-			if r == '\u2028' || r == '\u2029' { // as encoding/json does
-				dst = append(append(dst, p[start:i]...), `\u202`...)
-				dst = append(dst, hex[r&0xf])
-				i += size
-				start = i
-				continue
-			}
-			i += size
-			continue
-		}
-		dst = append(dst, p[start:i]...)
-		switch c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, '\\', 'n')
-		case '\r':
-			dst = append(dst, '\\', 'r')
-		case '\t':
-			dst = append(dst, '\\', 't')
-		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
-		}
-		i++
-		start = i
+// release gives back the buffer of a burst.
+func (l *logFile) release() {
+	if l == nil {
+		return
 	}
-	return append(dst, p[start:]...)
+	l.mu.Lock()
+	l.buffer = nil
+	l.mu.Unlock()
 }

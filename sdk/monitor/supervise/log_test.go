@@ -72,12 +72,42 @@ func TestLongLinesAreCutAsDockerDoes(t *testing.T) {
 	s := splitter{log: l, stream: "stdout"}
 	long := strings.Repeat("x", maxLine+10)
 	// In pieces that do not meet the cut.
-	for piece := range bytes.SplitSeq([]byte(long+"\nend\n"), nil) {
-		s.write(piece, now)
+	for i, piece := range strings.Split(long+"\nend\n", "") {
+		s.write([]byte(piece), now.Add(time.Duration(i)))
 	}
 	got := entries(t, path)
 	if len(got) != 3 || len(got[0].Log) != maxLine || got[1].Log != strings.Repeat("x", 10)+"\n" || got[2].Log != "end\n" {
-		t.Errorf("%d entries", len(got))
+		t.Fatalf("%d entries", len(got))
+	}
+	// Parts have the time of the first.
+	if !got[0].Time.Equal(now.Add(maxLine-1)) || !got[1].Time.Equal(got[0].Time) || !got[2].Time.After(got[1].Time) {
+		t.Errorf("times %v, %v, %v", got[0].Time, got[1].Time, got[2].Time)
+	}
+}
+
+// TestPartsTogetherAreTheLine cuts lines in whatever pieces they are read:
+// nothing is lost at the seams, whole characters least of all.
+func TestPartsTogetherAreTheLine(t *testing.T) {
+	text := strings.Repeat("x", maxLine-1) + strings.Repeat("\u20ac\U0001f600", 9000) + "\n" + strings.Repeat("y", maxLine) + "\n\n" + strings.Repeat("\u00e4", maxLine)
+	for _, size := range []int{1, 7, maxLine - 1, maxLine, maxLine + 1, len(text)} {
+		l, path := newLog(t, 0, 1)
+		s := splitter{log: l, stream: "stdout"}
+		for p := []byte(text); len(p) > 0; {
+			n := min(size, len(p))
+			s.write(p[:n], now)
+			p = p[n:]
+		}
+		s.close(now)
+		var got strings.Builder
+		for _, e := range entries(t, path) {
+			if len(e.Log) > maxLine {
+				t.Errorf("read %d at once: a part has %d bytes", size, len(e.Log))
+			}
+			got.WriteString(e.Log)
+		}
+		if got.String() != text {
+			t.Errorf("read %d at once: %d bytes became %d", size, len(text), got.Len())
+		}
 	}
 }
 

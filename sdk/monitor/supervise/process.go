@@ -1,10 +1,7 @@
 package supervise
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -18,6 +15,7 @@ import (
 type process struct {
 	streams *streams
 	child   *launch.Child
+	record  *exitFile
 	pid     int
 
 	mu      sync.Mutex // of what follows, and held around kill(2) so that the pid cannot be another's
@@ -29,7 +27,16 @@ type process struct {
 }
 
 // create makes a process up to the point before its program is executed.
-func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile) (*process, <-chan unix.WaitStatus, error) {
+func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile, exitPath string) (_ *process, _ <-chan unix.WaitStatus, err error) {
+	record, err := newExitFile(exitPath)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the file for the exit status: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			record.discard()
+		}
+	}()
 	streams, ends, err := newStreams(config, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making streams: %w", err)
@@ -60,7 +67,7 @@ func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile)
 	if terminal >= 0 {
 		streams.setTerminal(terminal)
 	}
-	return &process{streams: streams, child: child, pid: pid, state: monitor.StateCreated, ended: make(chan struct{}), drained: make(chan struct{})}, ended, nil
+	return &process{streams: streams, child: child, record: record, pid: pid, state: monitor.StateCreated, ended: make(chan struct{}), drained: make(chan struct{})}, ended, nil
 }
 
 // start executes the program and answers when execve has succeeded, or why not.
@@ -98,10 +105,10 @@ func (p *process) signal(number int) error {
 }
 
 // finish records the end and lets the waiting go on.
-func (p *process) finish(status unix.WaitStatus, oom bool, exitFile string) {
+func (p *process) finish(status unix.WaitStatus, oom bool) {
 	exit := monitor.Exit{Code: exitCode(status), At: time.Now().UTC(), OOMKilled: oom}
-	if err := writeExit(exitFile, exit); err != nil {
-		fmt.Fprintln(os.Stderr, "writing the exit status:", err)
+	if err := p.record.write(exit); err != nil {
+		complain("writing the exit status", err)
 	}
 	p.mu.Lock()
 	p.exit, p.state = exit, monitor.StateExited
@@ -121,17 +128,4 @@ func (p *process) status() (string, *monitor.Exit) {
 		return p.state, &exit
 	}
 	return p.state, nil
-}
-
-// writeExit leaves the exit status in a file, whole or not at all.
-func writeExit(path string, exit monitor.Exit) error {
-	body, err := json.Marshal(exit)
-	if err != nil {
-		return err
-	}
-	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(temporary, body, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
 }

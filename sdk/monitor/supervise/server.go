@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -42,13 +41,14 @@ type server struct {
 	poststart sync.Once
 
 	connections sync.WaitGroup
+	idle        *time.Timer
 }
 
 // Main runs a monitor until its container has ended. It answers the exit code
 // of the monitor's own process.
 func Main() int {
-	// Small and idle: no memory for speed that is not needed.
-	debug.SetGCPercent(25)
+	saveMemory()
+	survive()
 	// Not for the container.
 	unix.CloseOnExec(ControlFD)
 	control := os.NewFile(ControlFD, "control")
@@ -73,6 +73,7 @@ func Main() int {
 	}
 	_ = monitor.WriteMessage(control, monitor.Response{State: monitor.StateCreated, PID: s.init.pid})
 	_ = control.Close()
+	s.idle = whenIdle()
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)
@@ -120,7 +121,7 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 	s.reaper = newReaper()
 	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
 		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks}
-	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log)
+	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log, filepath.Join(s.config.Dir, monitor.ExitName))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,7 +137,7 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 
 // waitInit acts on the end of the container's init.
 func (s *server) waitInit(status unix.WaitStatus) {
-	s.init.finish(status, s.oomKilled(), filepath.Join(s.config.Dir, monitor.ExitName))
+	s.init.finish(status, s.oomKilled())
 	s.init.streams.end(lateOutput)
 	close(s.init.drained)
 	// With the pid namespace its other processes are dead, too; their ends arrive.
@@ -188,9 +189,13 @@ func (s *server) accept(listener *net.UnixListener) {
 	for {
 		conn, err := listener.AcceptUnix()
 		if err != nil {
+			if acceptAgain(err) {
+				continue
+			}
 			return
 		}
 		s.connections.Go(func() {
+			defer s.idle.Reset(idleAfter)
 			defer func() { _ = conn.Close() }()
 			s.serve(conn)
 		})
@@ -273,7 +278,7 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 	if s.config.JoinPID {
 		stage.PIDNamespace = s.pidfd
 	}
-	p, ended, err := create(s.reaper, stage, *request.Streams, nil)
+	p, ended, err := create(s.reaper, stage, *request.Streams, nil, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)))
 	if err != nil {
 		return monitor.Response{Error: monitor.AsFailure(err)}
 	}
@@ -281,7 +286,7 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 	s.execs[request.Exec] = p
 	s.mu.Unlock()
 	s.connections.Go(func() {
-		p.finish(<-ended, false, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)))
+		p.finish(<-ended, false)
 		select {
 		case <-waitGroup(&p.streams.outputs):
 		case <-s.init.ended:

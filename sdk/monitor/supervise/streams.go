@@ -1,10 +1,7 @@
 package supervise
 
 import (
-	"encoding/binary"
 	"errors"
-	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -12,11 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/monitor"
-)
-
-const (
-	headerSize = 8        // of Docker's stream frames
-	chunk      = 32 << 10 // read at once from a pipe
 )
 
 // streams are the standard streams of one process, on the monitor's side.
@@ -32,24 +24,6 @@ type streams struct {
 	clients map[*client]bool
 	ended   bool // no output will come any more
 	closeIn sync.Once
-}
-
-// client is an attached connection. Writes to it are in the pumps' goroutines: a
-// client that reads slowly slows the process down, as a terminal would; one
-// that is gone fails and is dropped.
-type client struct {
-	conn           *net.UnixConn
-	stdout, stderr bool
-	mu             sync.Mutex // frames of the two outputs must not mix
-	done           chan struct{}
-	once           sync.Once
-}
-
-func (c *client) finish() {
-	c.once.Do(func() {
-		_ = c.conn.CloseWrite()
-		close(c.done)
-	})
 }
 
 // childFiles are the ends that the process gets.
@@ -90,7 +64,7 @@ func newStreams(config monitor.Streams, log *logFile) (s *streams, child childFi
 		}
 		*output.child = w
 		// Room for a burst, so that the process seldom waits for the pump.
-		_, _ = unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, 256<<10)
+		_, _ = unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, most)
 		if err := unix.SetNonblock(int(r.Fd()), true); err != nil {
 			return nil, child, err
 		}
@@ -120,143 +94,6 @@ func (s *streams) setTerminal(fd int) {
 		s.stdin = s.terminal
 	}
 	s.outputs.Go(func() { s.pump(s.terminal, "stdout", 1) })
-}
-
-// pump moves one output to the log and to every client, until its end.
-func (s *streams) pump(r *os.File, name string, frame byte) {
-	defer func() {
-		if r != s.terminal {
-			_ = r.Close()
-		}
-	}()
-	split := &splitter{log: s.log, stream: name}
-	buffer := make([]byte, headerSize+chunk)
-	buffer[0] = frame
-	var targets []*client
-	for {
-		n, err := r.Read(buffer[headerSize:])
-		if n > 0 {
-			split.write(buffer[headerSize:headerSize+n], time.Now())
-			binary.BigEndian.PutUint32(buffer[4:], uint32(n))
-			message := buffer[:headerSize+n]
-			if s.config.Terminal {
-				message = buffer[headerSize : headerSize+n]
-			}
-			targets = s.targets(targets[:0], frame)
-			for _, c := range targets {
-				if err := c.write(message); err != nil {
-					s.drop(c)
-				}
-			}
-		}
-		if err != nil { // EOF, or EIO of a terminal nobody has open any more
-			split.close(time.Now())
-			return
-		}
-	}
-}
-
-func (c *client) write(p []byte) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, err := c.conn.Write(p)
-	return err
-}
-
-func (s *streams) targets(list []*client, frame byte) []*client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.clients {
-		if frame == 1 && c.stdout || frame == 2 && c.stderr {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-func (s *streams) drop(c *client) {
-	s.mu.Lock()
-	delete(s.clients, c)
-	s.mu.Unlock()
-	c.finish()
-}
-
-// attach adds a client and returns when it is done: the process's output has
-// ended, or the client went away. It is called after the client was told that
-// it is attached.
-func (s *streams) attach(conn *net.UnixConn, request monitor.Request) {
-	c := &client{conn: conn, stdout: request.Stdout, stderr: request.Stderr, done: make(chan struct{})}
-	s.mu.Lock()
-	if s.ended {
-		c.finish()
-	} else {
-		s.clients[c] = true
-	}
-	s.mu.Unlock()
-	reading := make(chan struct{})
-	go func() {
-		defer close(reading)
-		s.readClient(c, request.Stdin)
-	}()
-	<-c.done
-	// All output is in the socket. Stdin that still arrives has no reader.
-	_ = conn.SetReadDeadline(time.Now())
-	<-reading
-}
-
-// readClient copies a client's input to the process. Without stdin it only
-// watches for the client's end.
-func (s *streams) readClient(c *client, stdin bool) {
-	buffer := make([]byte, chunk)
-	var broken bool
-	for {
-		n, err := c.conn.Read(buffer)
-		if n > 0 && stdin && s.stdin != nil && !broken {
-			// The process may have closed its end: what follows is for nobody.
-			if _, err := s.stdin.Write(buffer[:n]); err != nil {
-				broken = true
-			}
-		}
-		if err == nil {
-			continue
-		}
-		if errors.Is(err, io.EOF) {
-			if stdin && s.config.StdinOnce && !s.config.Terminal {
-				s.closeStdin()
-			}
-			s.waitHangup(c)
-			return
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-		s.drop(c)
-		return
-	}
-}
-
-// waitHangup returns when a client that has ended its input has also closed its
-// connection, or is done.
-func (s *streams) waitHangup(c *client) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		<-c.done
-		return
-	}
-	_ = raw.Read(func(fd uintptr) bool {
-		select {
-		case <-c.done:
-			return true
-		default:
-		}
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		_, _ = unix.Poll(poll, 0)
-		if poll[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
-			s.drop(c)
-			return true
-		}
-		return false
-	})
 }
 
 func (s *streams) closeStdin() {
