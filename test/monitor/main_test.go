@@ -67,8 +67,13 @@ func start(t testing.TB, o options) *instance {
 	}
 	control, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
 	defer func() { _ = control.Close() }()
-	m.cmd, err = os.StartProcess(filepath.Join(bin, "davit-monitor"), []string{"davit-monitor"}, &os.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []*os.File{nil, nil, nil, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	m.cmd, err = os.StartProcess(filepath.Join(bin, "davit-monitor"), []string{"davit-monitor", "test"}, &os.ProcAttr{
+		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []*os.File{null, null, null, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	_ = theirs.Close()
 	if err != nil {
