@@ -63,7 +63,7 @@ func TestAPlainContainerHasDockersDefaults(t *testing.T) {
 	if diff := cmp.Diff([]string{"/entry", "point", "sh"}, s.Process.Args); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
-	if s.Process.Cwd != "/" || s.Process.Terminal || s.Process.NoNewPrivileges || s.Process.ConsoleSize != nil || s.Process.OOMScoreAdj != nil {
+	if s.Process.Cwd != "/" || s.Process.Terminal || s.Process.NoNewPrivileges || s.Process.ConsoleSize != nil || *s.Process.OOMScoreAdj != 0 {
 		t.Errorf("process %+v", s.Process)
 	}
 	if s.Linux.CgroupsPath != "/davit/abc" || s.Linux.Resources.Memory != nil || s.Linux.Resources.CPU != nil || s.Linux.Resources.Pids != nil || s.Linux.Resources.BlockIO != nil {

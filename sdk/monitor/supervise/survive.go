@@ -72,8 +72,8 @@ const (
 	// heapLimit is for the runtime and its heap together: five megabytes are the
 	// runtime's, mapped but hardly touched.
 	heapLimit = 8 << 20
-	// worthwhile is how large a heap must be to be collected when the monitor is
-	// idle.
+	// worthwhile is how much memory the heap must hold to be collected when the
+	// monitor is idle.
 	worthwhile = 1 << 20
 )
 
@@ -83,7 +83,7 @@ func giveBack() {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
 	shrink := footprint.Unmap
-	if memory.HeapAlloc >= worthwhile {
+	if memory.HeapSys-memory.HeapReleased >= worthwhile {
 		shrink = footprint.Shrink
 	}
 	if err := shrink(); err != nil {
