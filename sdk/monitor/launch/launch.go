@@ -155,6 +155,11 @@ func (s Stage) fork(files []uintptr) (int, error) {
 		defer func() { _ = unix.Close(dir) }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
 	}
+	// Descriptors that this process inherited itself without the flag are not for
+	// containers; the child's own are copied after this.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("closing descriptors on execve: %w", err)
+	}
 	// The running executable: it was started from a read-only mount, so that nothing
 	// inside a container can write to it.
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{s.Name}, attr)

@@ -181,6 +181,9 @@ func (s *stage) mountOne(m Mount) error {
 		return fmt.Errorf("mount point: %w", err)
 	}
 	defer func() { _ = unix.Close(target) }()
+	if err := checkOverProc(m, fd, target); err != nil {
+		return err
+	}
 	if m.CopyUp {
 		if err := copyUp(target, fd); err != nil {
 			return fmt.Errorf("copying up: %w", err)
@@ -189,7 +192,19 @@ func (s *stage) mountOne(m Mount) error {
 			return err
 		}
 	}
-	return unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	if err := attach(fd, target); err != nil {
+		return err
+	}
+	if m.Type == "proc" && s.proc < 0 {
+		s.proc, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	}
+	return err
+}
+
+// attach puts a mount over what a descriptor names: between finding the place
+// and mounting nobody can put a link there.
+func attach(mount, target int) error {
+	return unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
 // mountPoint opens the place for a mount, making a directory or an empty file.
@@ -197,6 +212,9 @@ func (s *stage) mountPoint(m Mount, mount int) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(mount, &st); err != nil {
 		return -1, err
+	}
+	if m.Type == "proc" || m.Type == "sysfs" {
+		return s.ordinaryDir(m)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return s.ensureDir(m.Target)
@@ -219,9 +237,20 @@ func (s *stage) mountPoint(m Mount, mount int) (int, error) {
 	return s.openInRoot(m.Target, unix.O_PATH)
 }
 
-// openInRoot opens a path as if the root filesystem were "/" already.
+// openInRoot opens a path as if the root filesystem were "/" already. Links
+// that lead through another process (proc's) are not followed.
 func (s *stage) openInRoot(path string, flags uint64) (int, error) {
-	return unix.Openat2(s.root, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	// A rename anywhere on the machine makes the kernel unsure of "..": it asks to
+	// be asked again.
+	const attempts = 128
+	for range attempts {
+		fd, err := unix.Openat2(s.root, path, how)
+		if err != unix.EAGAIN && err != unix.EINTR {
+			return fd, err
+		}
+	}
+	return -1, unix.EAGAIN
 }
 
 // ensureDir opens a directory in the root filesystem and makes what is missing.

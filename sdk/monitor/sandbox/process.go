@@ -27,6 +27,10 @@ func (s *stage) joinSteps() []step {
 			}
 			return unix.Setns(PidFD, s.Join)
 		}},
+		{"opening the root", func() (err error) {
+			s.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			return err
+		}},
 		{"opening the terminal", s.openTerminal},
 	}
 }
@@ -106,25 +110,34 @@ func (s *stage) setRlimits() error {
 	return nil
 }
 
+// setOOMScore must run where /proc is the host's: a container may have any file
+// in that place.
 func (s *stage) setOOMScore() error {
 	if s.Process.OOMScoreAdj == nil {
 		return nil
 	}
-	// While /proc is still the host's.
 	return os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*s.Process.OOMScoreAdj)), 0o644)
 }
 
+// chdir changes to the working directory, which a container gets if its image
+// has none.
 func (s *stage) chdir() error {
 	cwd := s.Process.Cwd
-	err := unix.Chdir(cwd)
+	fd, err := s.openInRoot(cwd, unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) && s.Container != nil {
-		if err := os.MkdirAll(cwd, 0o755); err != nil {
-			return err
-		}
-		err = unix.Chdir(cwd)
+		fd, err = s.ensureDir(cwd)
+	}
+	if err == nil {
+		err = unix.Fchdir(fd)
+		_ = unix.Close(fd)
 	}
 	if err != nil {
 		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w", cwd, err)
+	}
+	// The kernel names a directory outside of the root "(unreachable)", which Getwd
+	// takes for none.
+	if _, err := unix.Getwd(); err != nil {
+		return fmt.Errorf("working directory %q is outside of the container's root: %w", cwd, err)
 	}
 	return nil
 }
@@ -183,10 +196,17 @@ func (s *stage) setUser() error {
 	return unix.Capset(&header, &data[0])
 }
 
+// maxFilter is BPF_MAXINSNS. A longer program's length would be cut to 16 bits,
+// and a harmless beginning be installed.
+const maxFilter = 4096
+
 func (s *stage) installFilter() error {
 	filter := s.Seccomp
 	if filter == nil || len(filter.Program) == 0 {
 		return nil
+	}
+	if count := len(filter.Program) / int(unsafe.Sizeof(unix.SockFilter{})); count > maxFilter {
+		return fmt.Errorf("the filter has %d instructions, more than the kernel's %d", count, maxFilter)
 	}
 	program := unix.SockFprog{
 		Len:    uint16(len(filter.Program) / int(unsafe.Sizeof(unix.SockFilter{}))),

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +30,7 @@ func (s *stage) containerSteps() []step {
 		{"mounting", s.mountAll},
 		{"making devices", s.makeDevices},
 		{"running hooks", s.createHooks},
+		{"opening the null device", s.openNull},
 		{"changing the root", s.pivot},
 		// From here on paths are the container's.
 		{"setting sysctls", s.setSysctls},
@@ -104,33 +104,42 @@ func (s *stage) loopbackUp() error {
 
 // mountRoot mounts the root filesystem over the bundle's directory and opens it.
 func (s *stage) mountRoot() error {
-	dir := s.Container.Rootfs
-	for _, m := range s.Container.Root {
-		if data := strings.Join(m.Data, ","); m.Type == "overlay" && len(data) < os.Getpagesize() {
-			// One call, and older kernels take long layer lists in no other way.
-			if err := unix.Mount(m.Type, filepath.Join(dir, m.Target), m.Type, legacyFlags(m.Set), data); err != nil {
-				return err
-			}
-			continue
-		}
-		fd, err := createMount(m)
-		if err != nil {
-			return err
-		}
-		err = unix.MoveMount(fd, "", unix.AT_FDCWD, filepath.Join(dir, m.Target), unix.MOVE_MOUNT_F_EMPTY_PATH)
-		_ = unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("move_mount to %s: %w", dir, err)
-		}
-	}
-	if len(s.Container.Root) == 0 { // a plain directory still has to be a mount for pivot_root
+	dir, mounts := s.Container.Rootfs, s.Container.Root
+	if len(mounts) == 0 { // a plain directory still has to be a mount for pivot_root
 		if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return err
 		}
+	} else if err := mountBase(mounts[0], dir); err != nil {
+		return err
 	}
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
 	s.root = root
-	return err
+	for _, m := range mounts[min(1, len(mounts)):] { // below the first, which may hold links
+		if err := s.mountOne(m); err != nil {
+			return fmt.Errorf("%s on %s: %w", describe(m), m.Target, err)
+		}
+	}
+	return nil
+}
+
+// mountBase mounts the lowest mount of the root filesystem over a host directory.
+func mountBase(m Mount, dir string) error {
+	if data := strings.Join(m.Data, ","); m.Type == "overlay" && len(data) < os.Getpagesize() {
+		// One call, and older kernels take long layer lists in no other way.
+		return unix.Mount(m.Type, dir, m.Type, legacyFlags(m.Set), data)
+	}
+	fd, err := createMount(m)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount to %s: %w", dir, err)
+	}
+	return nil
 }
 
 // legacyFlags are the flags of mount(2) for those of mount_setattr(2) that a
@@ -192,53 +201,14 @@ func (s *stage) pivot() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detaching the old root: %w", err)
 	}
-	_ = unix.Close(s.root)
-	s.root = -1
 	return unix.Chdir("/")
 }
 
 func (s *stage) setSysctls() error {
 	for key, value := range s.Container.Sysctls {
 		// Keys are paths: who made them has looked at their dots.
-		if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil {
+		if err := s.writeProc("sys/"+key, value); err != nil {
 			return fmt.Errorf("sysctl %s: %w", strings.ReplaceAll(key, "/", "."), err)
-		}
-	}
-	return nil
-}
-
-// mask hides and write-protects paths; those that do not exist need neither.
-func (s *stage) mask() error {
-	for _, path := range s.Container.ReadOnlyIn {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		if err == nil {
-			err = unix.MoveMount(fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
-		}
-		_ = unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	for _, path := range s.Container.Masked {
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			continue
-		}
-		var err error
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			err = unix.Mount("tmpfs", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,nr_inodes=2")
-		} else {
-			err = unix.Mount("/dev/null", path, "", unix.MS_BIND, "")
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return nil
@@ -316,7 +286,7 @@ func (s *stage) openTerminal() error {
 	if !s.Process.Terminal {
 		return nil
 	}
-	master, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	master, err := s.openMultiplexer()
 	if err != nil {
 		return err
 	}
@@ -338,8 +308,8 @@ func (s *stage) openTerminal() error {
 		return err
 	}
 	if s.Container != nil {
-		if err := s.console(master); err != nil {
-			return err
+		if err := s.console(int(slave)); err != nil {
+			return fmt.Errorf("mounting /dev/console: %w", err)
 		}
 	}
 	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
@@ -356,15 +326,45 @@ func (s *stage) openTerminal() error {
 	return unix.Close(int(slave))
 }
 
-// console puts the terminal at /dev/console, too.
-func (s *stage) console(master int) error {
-	var number uint32
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTN, uintptr(unsafe.Pointer(&number))); errno != 0 {
-		return errno
+// openMultiplexer opens ptmx of the container's devpts, of which nothing but the
+// name of its directory is the container's.
+func (s *stage) openMultiplexer() (int, error) {
+	dir, err := s.openInRoot("/dev/pts", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, fmt.Errorf("opening /dev/pts: %w", err)
 	}
-	fd, err := unix.Open("/dev/console", unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0o600)
-	if err == nil {
-		_ = unix.Close(fd)
+	defer func() { _ = unix.Close(dir) }()
+	var what unix.Statfs_t
+	if err := unix.Fstatfs(dir, &what); err != nil {
+		return -1, err
 	}
-	return unix.Mount(fmt.Sprintf("/dev/pts/%d", number), "/dev/console", "", unix.MS_BIND, "")
+	if what.Type != unix.DEVPTS_SUPER_MAGIC {
+		return -1, errors.New("a terminal needs a devpts filesystem at /dev/pts")
+	}
+	return unix.Openat2(dir, "ptmx", &unix.OpenHow{Flags: unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: withinMount})
+}
+
+// console puts the terminal at /dev/console, too: the terminal that is open, not
+// what a name leads to.
+func (s *stage) console(terminal int) error {
+	mount, err := unix.OpenTree(terminal, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(mount) }()
+	dev, err := s.openInRoot("/dev", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(dev) }()
+	err = unix.Mknodat(dev, "console", unix.S_IFREG|0o600, 0)
+	if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	target, err := unix.Openat2(dev, "console", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(target) }()
+	return attach(mount, target)
 }

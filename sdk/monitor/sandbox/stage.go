@@ -35,6 +35,12 @@ func Main() {
 	// Namespaces, credentials and seccomp filters belong to the thread; execve
 	// makes this thread the process.
 	runtime.LockOSThread()
+	// Until execve, processes of the container must not look into this one: into
+	// its memory, its descriptors, its program.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		fail(fmt.Errorf("forbidding to trace the stage: %w", err))
+		os.Exit(1)
+	}
 	if err := run(); err != nil {
 		fail(err)
 	}
@@ -46,7 +52,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
-	s := &stage{Config: config, terminal: -1}
+	s := &stage{Config: config, root: -1, proc: -1, null: -1, terminal: -1}
 	// First of all: what is inherited is the monitor's, which nothing shall end.
 	steps := []step{
 		{"setting the OOM score", s.setOOMScore},
@@ -68,7 +74,9 @@ func run() error {
 // stage is the state of one run.
 type stage struct {
 	Config
-	root     int // O_PATH descriptor of the root filesystem, until pivot
+	root     int // O_PATH descriptor of the container's root directory
+	proc     int // the proc filesystem that the stage mounted, -1 for none
+	null     int // a mount of the null device, -1 for none
 	terminal int // master of the terminal, -1 for none
 	label    int // where the label for execve is written, -1 for none
 	path     string
