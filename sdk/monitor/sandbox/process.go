@@ -16,7 +16,6 @@ import (
 func (s *stage) joinSteps() []step {
 	return []step{
 		{"opening the security attributes", s.openLabel},
-		{"setting the OOM score", s.setOOMScore},
 		// A thread that shares its root directory with others cannot change the mount
 		// namespace.
 		{"leaving the threads' shared directory", func() error { return unix.Unshare(unix.CLONE_FS) }},

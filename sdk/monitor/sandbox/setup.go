@@ -17,7 +17,6 @@ func (s *stage) containerSteps() []step {
 	c := s.Container
 	return []step{
 		{"opening the security attributes", s.openLabel},
-		{"setting the OOM score", s.setOOMScore},
 		// The cgroup namespace's root is the cgroup at the time of unshare: only after
 		// the process has joined its own.
 		{"unsharing namespaces", func() error { return unshare(c.Unshare) }},
@@ -29,6 +28,7 @@ func (s *stage) containerSteps() []step {
 		// Before pivot_root: bind sources are host paths.
 		{"mounting", s.mountAll},
 		{"making devices", s.makeDevices},
+		{"opening the null device", s.openNull},
 		{"running hooks", s.createHooks},
 		{"opening the null device", s.openNull},
 		{"changing the root", s.pivot},
