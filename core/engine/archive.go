@@ -24,7 +24,7 @@ import (
 // the layer mounted for the occasion, with volumes and binds in their places.
 func (e *Engine) withRoot(ctx context.Context, r container.Record, readOnly bool, fn func(*rootfs.View) error) error {
 	if r.Status.Alive() {
-		return rootfs.Running(r.PID, fn)
+		return rootfs.Running(r.PID, r.ID, fn)
 	}
 	driver, err := e.Drivers.Storage(r.StorageDriver)
 	if err != nil {

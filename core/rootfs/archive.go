@@ -61,7 +61,10 @@ func archiveTree(dir int, start, prefix string, w io.Writer) error {
 	}
 	defer func() { _ = root.Close() }()
 	archive := &archiver{root: root, out: tar.NewWriter(w), links: map[inode]string{}}
-	err = fs.WalkDir(root.FS(), start, func(name string, entry fs.DirEntry, err error) error {
+	err = fs.WalkDir(tree{root}, start, func(name string, entry fs.DirEntry, err error) error {
+		if name != start && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)) {
+			return nil // gone, or something else, since it was listed
+		}
 		if err != nil {
 			return err
 		}
@@ -90,6 +93,27 @@ func archiveTree(dir int, start, prefix string, w io.Writer) error {
 		return err
 	}
 	return archive.out.Close()
+}
+
+// tree is a root filesystem for walking: it opens directories and nothing else,
+// whatever a container puts in their places meanwhile.
+type tree struct{ root *os.Root }
+
+func (t tree) Open(name string) (fs.File, error) {
+	return t.root.OpenFile(name, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+}
+
+func (t tree) Stat(name string) (fs.FileInfo, error) { return t.root.Lstat(name) }
+
+// regularIn opens a regular file below a root, without following a link in its
+// place.
+func regularIn(root *os.Root, name string) (*os.File, error) {
+	at, err := root.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = at.Close() }()
+	return openRegular(int(at.Fd()), name)
 }
 
 type inode struct{ dev, ino uint64 }
@@ -131,11 +155,11 @@ func (a *archiver) add(name, shown string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return a.out.WriteHeader(header)
 	}
-	f, err := a.root.Open(name)
+	f, err := regularIn(a.root, name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
+		return nil // gone, or something else, since it was listed
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
 		return err
 	}
 	defer func() { _ = f.Close() }()

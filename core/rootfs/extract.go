@@ -139,7 +139,7 @@ func writeFile(root *os.Root, name string, content io.Reader) error {
 }
 
 func makeNode(root *os.Root, name string, header *tar.Header) error {
-	parent, err := root.Open(path.Dir(name))
+	parent, err := root.OpenFile(path.Dir(name), unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func setXattrs(root *os.Root, name string, header *tar.Header) error {
 		if !ok {
 			continue
 		}
-		f, err := root.Open(name)
+		f, err := regularIn(root, name)
 		if err != nil {
 			return err
 		}

@@ -148,13 +148,27 @@ func withoutUpper(data []string) []string {
 	return kept
 }
 
-// Running looks at the root of a running process.
-func Running(pid int, fn func(*View) error) error {
-	root, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// Running looks at the root of a container's running process. A number that is
+// another process's by now is told by its cgroup, in whose path is the ID of the
+// container that a process belongs to.
+func Running(pid int, id string, fn func(*View) error) error {
+	process, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("process %d: %w: %w", pid, err, errdefs.ErrFailedPrecondition)
+	}
+	defer func() { _ = unix.Close(process) }() // stands for this process, also when it has ended
+	root, err := unix.Openat(process, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("root of process %d: %w: %w", pid, err, errdefs.ErrFailedPrecondition)
 	}
 	defer func() { _ = unix.Close(root) }()
+	groups, err := os.ReadFile(fdPath(process) + "/cgroup")
+	if err != nil {
+		return fmt.Errorf("cgroup of process %d: %w: %w", pid, err, errdefs.ErrFailedPrecondition)
+	}
+	if !strings.Contains(string(groups), id) {
+		return fmt.Errorf("process %d is not of container %s: %w", pid, id, errdefs.ErrFailedPrecondition)
+	}
 	return fn(&View{root})
 }
 
@@ -162,22 +176,50 @@ func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // open opens a path below the root, links resolved inside it.
 func (v *View) open(name string, flags uint64) (int, error) {
-	fd, err := unix.Openat2(v.root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	// A rename anywhere on the machine makes the kernel unsure of "..": it asks to
+	// be asked again.
+	const attempts = 128
+	err := error(unix.EAGAIN)
+	for i := 0; i < attempts && (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)); i++ {
+		var fd int
+		if fd, err = unix.Openat2(v.root, name, how); err == nil {
+			return fd, nil
+		}
 	}
-	return fd, nil
+	return -1, &os.PathError{Op: "open", Path: name, Err: err}
 }
 
-// ReadFile reads a small file, at most 4 MiB of it.
+// ReadFile reads a small file, at most 4 MiB of it. What is not a regular file
+// is not opened: a fifo would never end, a device may do anything.
 func (v *View) ReadFile(name string) ([]byte, error) {
-	fd, err := v.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := v.open(name, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = unix.Close(fd) }()
+	f, err := openRegular(fd, name)
+	if err != nil {
+		return nil, err
+	}
 	defer func() { _ = f.Close() }()
 	return io.ReadAll(io.LimitReader(f, 4<<20))
+}
+
+// errNotRegular is for files whose opening may wait or have an effect.
+var errNotRegular = errdefs.ErrInvalidArgument.WithMessage("not a regular file")
+
+// openRegular opens what an O_PATH descriptor names for reading, if that is a
+// regular file.
+func openRegular(fd int, name string) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &os.PathError{Op: "open", Path: name, Err: errNotRegular}
+	}
+	return os.Open(fdPath(fd))
 }
 
 // openEntry opens a path without following its last component, unless it ends
