@@ -20,10 +20,11 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
 .PHONY: build
-build: ## build client, core, monitor, init and plugins into bin/
+build: ## build client, core, monitor, init, OCI runtime and plugins into bin/
 	@mkdir -p bin/plugins
 	go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/davit ./cmd/davitd
 	go build -tags $(TAGS) -trimpath -ldflags '-s -w' -o bin/ ./cmd/davit-monitor ./cmd/davit-init
+	go build -tags $(TAGS) -trimpath -ldflags '-s -w -X github.com/davit-engine/davit/plugins/runtime-native/davit-oci/command.Version=$(VERSION)' -o bin/ ./plugins/runtime-native/davit-oci
 	@set -e; for p in $(PLUGINS); do \
 	  echo "go build ./plugins/$$p"; \
 	  go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/plugins/davit-$$p ./plugins/$$p; \
@@ -77,7 +78,7 @@ $(TOOLS)/%:
 .PHONY: install
 install: build ## install under PREFIX (default /usr/local), with the systemd unit
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/plugins $(DESTDIR)/etc/davit $(DESTDIR)/etc/systemd/system
-	install -m 0755 bin/davit bin/davitd $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 bin/davit bin/davitd bin/davit-oci $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/davit-monitor bin/davit-init $(DESTDIR)$(LIBDIR)/
 	install -m 0755 $(addprefix bin/plugins/davit-,$(PLUGINS)) $(DESTDIR)$(LIBDIR)/plugins/
 	install -m 0644 $(addsuffix .json,$(addprefix bin/plugins/davit-,$(PLUGINS))) $(DESTDIR)$(LIBDIR)/plugins/
@@ -86,7 +87,7 @@ install: build ## install under PREFIX (default /usr/local), with the systemd un
 
 .PHONY: uninstall
 uninstall: ## remove what install put there; data under /var/lib/davit stays
-	rm -f $(DESTDIR)$(PREFIX)/bin/davit $(DESTDIR)$(PREFIX)/bin/davitd $(DESTDIR)/etc/systemd/system/davitd.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/davit $(DESTDIR)$(PREFIX)/bin/davitd $(DESTDIR)$(PREFIX)/bin/davit-oci $(DESTDIR)/etc/systemd/system/davitd.service
 	rm -rf $(DESTDIR)$(LIBDIR)
 
 .PHONY: clean

@@ -206,6 +206,9 @@ func (g *Group) Freeze(ctx context.Context) error { return g.turn(ctx, true) }
 // Thaw lets them run again.
 func (g *Group) Thaw(ctx context.Context) error { return g.turn(ctx, false) }
 
+// Frozen says whether all processes are stopped.
+func (g *Group) Frozen() (bool, error) { return g.frozen() }
+
 func (g *Group) turn(ctx context.Context, frozen bool) error {
 	delay := 50 * time.Microsecond
 	for try := 1; ; try++ {

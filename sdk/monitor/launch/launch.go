@@ -54,6 +54,10 @@ type Stage struct {
 	// Init is a pidfd of the container's init that an exec gets as sandbox.PidFD; 0
 	// for none.
 	Init int
+	// StartSocket listens for the order to execute after [Child.Leave]; 0 for none.
+	StartSocket int
+	// Extra are descriptors for the program, from 3 on; the Config counts them.
+	Extra []uintptr
 }
 
 // Child is a stage that was cloned.
@@ -78,15 +82,22 @@ func (s Stage) Start() (*Child, error) {
 	}
 	defer func() { _ = config.Close() }()
 	files := []uintptr{s.Stdin.Fd(), s.Stdout.Fd(), s.Stderr.Fd(), config.Fd(), theirs.Fd()}
-	if s.Init > 0 {
-		files = append(files, uintptr(s.Init))
-	}
+	files = append(files, optional(s.Init), optional(s.StartSocket))
+	files = append(files, s.Extra...)
 	pid, err := s.forkOnThread(files)
 	if err != nil {
 		_ = ours.Close()
 		return nil, err
 	}
 	return &Child{PID: pid, hooks: s.Hooks, sync: ours}, nil
+}
+
+// optional is a descriptor or, for 0, what ForkExec closes in the child.
+func optional(fd int) uintptr {
+	if fd > 0 {
+		return uintptr(fd)
+	}
+	return ^uintptr(0)
 }
 
 // memoryFile holds content in a file that only the descriptor names.
@@ -225,12 +236,29 @@ func (c *Child) WaitReady() (terminal int, err error) {
 // Execute orders a ready stage to become its program and answers when execve has
 // succeeded, or why not. The child's socket is closed.
 func (c *Child) Execute() error {
+	return Execute(c.sync)
+}
+
+// Leave lets a ready stage wait on its StartSocket, so that its parent may go.
+// The child's socket is closed.
+func (c *Child) Leave() error {
 	defer c.Close()
-	if _, err := c.sync.Write([]byte{sandbox.MessageGo}); err != nil {
+	if _, err := c.sync.Write([]byte{sandbox.MessageLater}); err != nil {
+		return fmt.Errorf("leaving the container's init: %w", err)
+	}
+	return nil
+}
+
+// Execute orders the stage at the other end of a socket, its own or a connection
+// to its StartSocket, to become its program and answers when execve has
+// succeeded, or why not. The socket is closed.
+func Execute(sync *os.File) error {
+	defer func() { _ = sync.Close() }()
+	if _, err := sync.Write([]byte{sandbox.MessageGo}); err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
 	var message [4096]byte
-	n, _, err := receive(int(c.sync.Fd()), message[:], nil)
+	n, _, err := receive(int(sync.Fd()), message[:], nil)
 	if err != nil && !errors.Is(err, unix.ECONNRESET) {
 		return fmt.Errorf("waiting for execve: %w", err)
 	}

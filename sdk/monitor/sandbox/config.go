@@ -18,6 +18,8 @@ const (
 	ConfigFD = 3 // the Config, as JSON in a file
 	SyncFD   = 4 // socket to the monitor: ready, go, failure
 	PidFD    = 5 // exec only: pidfd of the container's init
+	StartFD  = 6 // listening socket on which the order to execute may come later
+	ExtraFD  = 7 // first of the descriptors that the program inherits
 )
 
 // Config is everything the stage does.
@@ -28,6 +30,12 @@ type Config struct {
 	Seccomp   *Seccomp   `json:"seccomp,omitempty"`
 	// Join are namespaces (CLONE_NEW*) of the container's init to enter: exec only.
 	Join int `json:"join,omitempty"`
+	// FindFirst finds the program before the stage says that it is ready, so that a
+	// missing one is an error of creation, not of start.
+	FindFirst bool `json:"findFirst,omitempty"`
+	// Extra is the number of descriptors from ExtraFD on that become the program's
+	// from 3 on.
+	Extra int `json:"extra,omitempty"`
 }
 
 // Container is the surroundings of a container's processes.

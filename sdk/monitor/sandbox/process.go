@@ -71,11 +71,13 @@ func (s *stage) processSteps() []step {
 		{"closing descriptors on execve", func() error {
 			return unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 		}},
+		{"finding the program early", func() error { return s.find(s.FindFirst) }},
 		// Everything that may take time is done; from here the monitor decides when.
 		{"waiting for the start", s.waitForGo},
 		{"running hooks", s.startHooks},
-		{"finding the program", s.lookPath},
+		{"finding the program", func() error { return s.find(!s.FindFirst) }},
 		{"setting the security label", s.setLabel},
+		{"passing descriptors", s.passDescriptors},
 		{"forbidding new privileges", func() error {
 			if !p.NoNewPrivs {
 				return nil
@@ -87,6 +89,26 @@ func (s *stage) processSteps() []step {
 		{"installing the seccomp filter", s.installFilter},
 		{"setting capabilities", s.setCapabilities},
 	}
+}
+
+// passDescriptors gives the program the descriptors it inherits. The Go runtime
+// may have its own at these numbers, so that nothing that could block may follow.
+func (s *stage) passDescriptors() error {
+	if s.Extra == 0 {
+		return nil
+	}
+	sync, err := unix.FcntlInt(uintptr(s.sync), unix.F_DUPFD_CLOEXEC, ExtraFD+s.Extra)
+	if err != nil {
+		return err
+	}
+	s.sync = sync
+	for i := range s.Extra {
+		// Upwards: a source is copied before it is overwritten.
+		if err := unix.Dup3(ExtraFD+i, 3+i, 0); err != nil {
+			return fmt.Errorf("descriptor %d: %w", 3+i, err)
+		}
+	}
+	return nil
 }
 
 func (s *stage) setRlimits() error {

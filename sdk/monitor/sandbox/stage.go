@@ -19,6 +19,7 @@ import (
 const (
 	MessageReady   = 'R' // set up; the terminal's master rides along if there is one
 	MessageGo      = 'G' // from the monitor: execute
+	MessageLater   = 'L' // from the parent: the order comes on StartFD, from whoever connects
 	MessageFailure = 'F'
 	MessageHooks   = 'H' // mounted: the parent's hooks may run; answered in kind
 )
@@ -35,24 +36,25 @@ func Main() {
 	// Namespaces, credentials and seccomp filters belong to the thread; execve
 	// makes this thread the process.
 	runtime.LockOSThread()
+	s := &stage{root: -1, proc: -1, null: -1, terminal: -1, sync: SyncFD}
 	// Until execve, processes of the container must not look into this one: into
 	// its memory, its descriptors, its program.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		fail(fmt.Errorf("forbidding to trace the stage: %w", err))
+		s.fail(fmt.Errorf("forbidding to trace the stage: %w", err))
 		os.Exit(1)
 	}
-	if err := run(); err != nil {
-		fail(err)
+	if err := s.run(); err != nil {
+		s.fail(err)
 	}
 	os.Exit(1)
 }
 
-func run() error {
+func (s *stage) run() error {
 	config, err := readConfig()
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
-	s := &stage{Config: config, root: -1, proc: -1, null: -1, terminal: -1}
+	s.Config = config
 	// First of all: what is inherited is the monitor's, which nothing shall end.
 	steps := []step{
 		{"setting the OOM score", s.setOOMScore},
@@ -79,6 +81,7 @@ type stage struct {
 	null     int // a mount of the null device, -1 for none
 	terminal int // master of the terminal, -1 for none
 	label    int // where the label for execve is written, -1 for none
+	sync     int // socket to the one who waits for execve
 	path     string
 }
 
@@ -94,9 +97,9 @@ func readConfig() (Config, error) {
 }
 
 // fail tells the monitor why there will be no program.
-func fail(err error) {
+func (s *stage) fail(err error) {
 	body, _ := json.Marshal(monitor.AsFailure(err))
-	_, _ = unix.Write(SyncFD, append([]byte{MessageFailure}, body...))
+	_, _ = unix.Write(s.sync, append([]byte{MessageFailure}, body...))
 }
 
 // waitForGo tells the monitor that everything is ready, hands it the terminal,
@@ -113,16 +116,48 @@ func (s *stage) waitForGo() error {
 	if s.terminal >= 0 {
 		_ = unix.Close(s.terminal)
 	}
+	switch readOrder(SyncFD) {
+	case MessageGo:
+	case MessageLater:
+		return awaitStart()
+	default:
+		os.Exit(1)
+	}
+	return nil
+}
+
+// readOrder answers the next byte on a socket, 0 at its end.
+func readOrder(fd int) byte {
 	var order [1]byte
 	for {
-		n, err := unix.Read(SyncFD, order[:])
+		n, err := unix.Read(fd, order[:])
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || n == 0 || order[0] != MessageGo {
-			os.Exit(1)
+		if err != nil || n == 0 {
+			return 0
 		}
-		return nil
+		return order[0]
+	}
+}
+
+// awaitStart waits for the order to execute from a process that is not the
+// parent, which has gone. Who connects and says nothing only asked whether
+// somebody waits here. The connection takes the sync socket's place: it carries
+// a failure back, and its end is the success of execve.
+func awaitStart() error {
+	for {
+		conn, _, err := unix.Accept4(StartFD, unix.SOCK_CLOEXEC)
+		if err == unix.EINTR || err == unix.ECONNABORTED {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if readOrder(conn) == MessageGo {
+			return unix.Dup3(conn, SyncFD, unix.O_CLOEXEC)
+		}
+		_ = unix.Close(conn)
 	}
 }
 
@@ -130,6 +165,13 @@ func (s *stage) waitForGo() error {
 func (s *stage) execute() error {
 	err := unix.Exec(s.path, s.Process.Args, s.Process.Env)
 	return commandError(s.Process.Args[0], err)
+}
+
+func (s *stage) find(now bool) error {
+	if !now {
+		return nil
+	}
+	return s.lookPath()
 }
 
 // lookPath finds the program as the user that will run it, with the errors that

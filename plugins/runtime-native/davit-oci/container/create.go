@@ -1,0 +1,269 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/console"
+	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
+	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
+	"github.com/davit-engine/davit/plugins/runtime-native/translate"
+	"github.com/davit-engine/davit/sdk/monitor/launch"
+	"github.com/davit-engine/davit/sdk/monitor/sandbox"
+)
+
+// Create asks for a container.
+type Create struct {
+	ID     string
+	Bundle string
+	// Detach says that the caller ends before the container.
+	Detach bool
+	// ConsoleSocket is the path of a unix socket that gets the terminal's master.
+	ConsoleSocket string
+	PIDFile       string
+	PreserveFDs   int // descriptors from 3 on that the program inherits
+	ListenFDs     int // how many of them are systemd's activated sockets
+	NoPivot       bool
+	NoNewKeyring  bool
+}
+
+// Created is a container whose program has not been executed yet.
+type Created struct {
+	*record.Record
+	runtime  *Runtime
+	dir      *record.Dir
+	child    *launch.Child
+	terminal *os.File // master, if nobody else has it
+}
+
+// Create sets a container up to the point before its program is executed. With
+// waiting the container can be started by another process after [Created.Leave].
+// On error nothing is left.
+func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
+	bundle, err := filepath.Abs(o.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := loadSpec(bundle)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkConsole(spec.Process.Terminal, o.Detach, o.ConsoleSocket); err != nil {
+		return nil, err
+	}
+	root, err := rootfs(spec, bundle)
+	if err != nil {
+		return nil, err
+	}
+	path, err := r.cgroupPath(spec, o.ID)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := r.Root.Create(o.ID, path, discard)
+	if err != nil {
+		return nil, err
+	}
+	c := &Created{runtime: r, dir: dir, Record: &record.Record{
+		ID: o.ID, OCIVersion: spec.Version, Bundle: bundle, Rootfs: root, Annotations: spec.Annotations, Created: time.Now().UTC(),
+		UID: os.Geteuid(), Cgroup: path, Process: spec.Process, Hooks: spec.Hooks,
+	}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.undo())
+		}
+	}()
+	group, err := cgroup.Create(path, resources(spec))
+	if err != nil {
+		return nil, err
+	}
+	stage, err := c.stage(spec, group, waiting, o.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	if waiting {
+		socket, err := dir.Listen()
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = socket.Close() }()
+		stage.StartSocket = int(socket.Fd())
+	}
+	if c.child, err = stage.Start(); err != nil {
+		return nil, named(err)
+	}
+	terminal, err := c.child.WaitReady()
+	if err != nil {
+		return nil, named(err)
+	}
+	if c.terminal, err = console.Hand(terminal, o.ConsoleSocket); err != nil {
+		return nil, err
+	}
+	c.PID = c.child.PID
+	_, c.StartTime = processStat(c.PID)
+	if err := dir.Save(c.Record); err != nil {
+		return nil, err
+	}
+	return c, writePID(o.PIDFile, c.PID)
+}
+
+// checkConsole refuses terminals that nobody would hold.
+func checkConsole(terminal, detach bool, socket string) error {
+	if detach && terminal && socket == "" {
+		return ErrConsoleDetach
+	}
+	if socket != "" && (!detach || !terminal) {
+		return ErrConsoleNoTTY
+	}
+	return nil
+}
+
+// stage translates the spec for the stage that becomes the container's init.
+func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, preserve int) (launch.Stage, error) {
+	var stage launch.Stage
+	t, err := translate.Spec(spec, nil, c.Rootfs, group)
+	if err != nil {
+		return stage, err
+	}
+	if spec.Linux.Seccomp != nil {
+		program, flags, err := seccomp.Compile(spec.Linux.Seccomp)
+		if err != nil {
+			return stage, fmt.Errorf("compiling the seccomp profile: %w", err)
+		}
+		c.Seccomp = &sandbox.Seccomp{Program: program, Flags: flags}
+	}
+	t.Stage.Seccomp, t.Stage.FindFirst, t.Stage.Extra = c.Seccomp, waiting, preserve
+	c.OwnPID, c.Join = t.OwnPID, namespaces(spec)
+	config, err := json.Marshal(t.Stage)
+	if err != nil {
+		return stage, err
+	}
+	stage = launch.Stage{
+		Name: launch.InitName, Config: config, Flags: t.CloneFlags, Join: t.Join,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(preserve),
+	}
+	stage.CgroupFiles, stage.CgroupDir, err = membership(group)
+	return stage, err
+}
+
+// namespaces are those that an exec has to enter, as CLONE_NEW* flags; the pid
+// namespace is entered by its clone.
+func namespaces(spec *specs.Spec) int {
+	join := 0
+	for _, n := range spec.Linux.Namespaces {
+		switch n.Type {
+		case specs.MountNamespace:
+			join |= unix.CLONE_NEWNS
+		case specs.NetworkNamespace:
+			join |= unix.CLONE_NEWNET
+		case specs.IPCNamespace:
+			join |= unix.CLONE_NEWIPC
+		case specs.UTSNamespace:
+			join |= unix.CLONE_NEWUTS
+		case specs.CgroupNamespace:
+			join |= unix.CLONE_NEWCGROUP
+		case specs.UserNamespace:
+			join |= unix.CLONE_NEWUSER
+		case specs.PIDNamespace, specs.TimeNamespace:
+		}
+	}
+	return join
+}
+
+// membership says how a process gets into the group.
+func membership(group *cgroup.Group) (files []string, dir string, err error) {
+	if group.Version() == 1 {
+		return group.JoinPaths(), "", nil
+	}
+	fd, err := group.FD()
+	if err != nil {
+		return nil, "", err
+	}
+	return nil, fd.Name(), fd.Close()
+}
+
+// inherited are the first descriptors after the standard ones.
+func inherited(n int) []uintptr {
+	var fds []uintptr
+	for i := range n {
+		fds = append(fds, uintptr(3+i))
+	}
+	return fds
+}
+
+func writePID(path string, pid int) error {
+	if path == "" {
+		return nil
+	}
+	if err := record.WriteFile(path, []byte(strconv.Itoa(pid)), 0o666); err != nil {
+		return fmt.Errorf("writing the pid file: %w", err)
+	}
+	return nil
+}
+
+// undo takes back a creation: the process, the cgroup, the directory.
+func (c *Created) undo() error {
+	if c.child != nil {
+		c.child.Close()
+		_ = unix.Kill(c.child.PID, unix.SIGKILL)
+		var status unix.WaitStatus
+		_, _ = unix.Wait4(c.child.PID, &status, 0, nil)
+	}
+	if c.terminal != nil {
+		_ = c.terminal.Close()
+	}
+	err := errors.Join(discard(c.Cgroup), c.dir.Remove())
+	c.dir.Close()
+	return err
+}
+
+// Create makes a container that waits for [Runtime.Start].
+func (r *Runtime) Create(o Create) error {
+	o.Detach = true
+	c, err := r.create(o, true)
+	if err != nil {
+		return err
+	}
+	if err := c.child.Leave(); err != nil {
+		return errors.Join(err, c.undo())
+	}
+	c.dir.Close()
+	return nil
+}
+
+// Start executes the program of a created container and answers when execve has
+// succeeded, or why not.
+func (r *Runtime) Start(id string) error {
+	dir, c, err := r.Root.Open(id)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	switch r.status(c) {
+	case specs.StateStopped:
+		return ErrStartStopped
+	case specs.StateCreated:
+	default:
+		return ErrStartRunning
+	}
+	conn, err := dir.Dial()
+	if err != nil {
+		return err
+	}
+	if conn == nil {
+		return ErrStartStopped
+	}
+	if err := named(launch.Execute(conn)); err != nil {
+		return err
+	}
+	dir.Forget()
+	return nil
+}

@@ -1,0 +1,101 @@
+package container
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/console"
+)
+
+// attend waits in the foreground for a child to end: it relays the terminal's
+// master, if there is one, and forwards signals. It answers the exit status,
+// 128 plus the signal for a killed one.
+func attend(pid int, terminal *os.File, execute func() error) (int, error) {
+	// Before the program runs: a signal that comes in between is not lost.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	defer signal.Stop(signals)
+	if err := execute(); err != nil {
+		if terminal != nil {
+			_ = terminal.Close()
+		}
+		return -1, err
+	}
+	var relay *console.Relay
+	if terminal != nil {
+		var err error
+		if relay, err = console.NewRelay(terminal); err != nil {
+			return -1, err
+		}
+		defer relay.Close()
+	}
+	ended := make(chan unix.WaitStatus, 1)
+	go func() {
+		var status unix.WaitStatus
+		for {
+			_, err := unix.Wait4(pid, &status, 0, nil)
+			if err != unix.EINTR {
+				break
+			}
+		}
+		ended <- status
+	}()
+	for {
+		select {
+		case status := <-ended:
+			if status.Signaled() {
+				return 128 + int(status.Signal()), nil
+			}
+			return status.ExitStatus(), nil
+		case s := <-signals:
+			switch s {
+			case unix.SIGCHLD, unix.SIGURG: // ours: children, the Go scheduler
+			case unix.SIGWINCH:
+				if relay != nil {
+					relay.Resize()
+				}
+			default:
+				_ = unix.Kill(pid, s.(unix.Signal))
+			}
+		}
+	}
+}
+
+// Run creates and starts a container. Attached, it waits for its end, removes it
+// (unless keep is set) and answers its exit status.
+func (r *Runtime) Run(o Create, keep bool) (int, error) {
+	c, err := r.create(o, false)
+	if err != nil {
+		return -1, err
+	}
+	if o.Detach {
+		if err := c.execute(); err != nil {
+			return -1, err
+		}
+		c.dir.Close()
+		return 0, nil
+	}
+	status, err := attend(c.PID, c.terminal, func() error {
+		if err := c.execute(); err != nil {
+			return err
+		}
+		c.dir.Close() // others may work on the container while it runs
+		return nil
+	})
+	if err != nil || keep {
+		return status, err
+	}
+	return status, r.Delete(o.ID, true)
+}
+
+// execute starts the program of a container just created by this process, or
+// undoes the creation.
+func (c *Created) execute() error {
+	if err := named(c.child.Execute()); err != nil {
+		return errors.Join(err, c.undo())
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+// Package container is the life of a container without a monitor: the commands
+// of a command-line OCI runtime (runtime-spec, "Operations"), each of which ends
+// before or without the container. What lasts is in package record and in the
+// kernel.
+package container
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
+)
+
+// The errors have runc's texts: tools look for them.
+var (
+	ErrNotRunning    = errors.New("container not running")
+	ErrNotPaused     = errors.New("container not paused")
+	ErrProcessGone   = errors.New("process already finished")
+	ErrStartStopped  = errors.New("cannot start a container that has stopped")
+	ErrStartRunning  = errors.New("cannot start an already running container")
+	ErrExecStopped   = errors.New("cannot exec in a stopped container")
+	ErrExecPaused    = errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+	ErrConsoleDetach = errors.New("cannot allocate tty if the runtime will detach without setting console socket")
+	ErrConsoleNoTTY  = errors.New("cannot use console socket if the runtime will not detach or allocate tty")
+)
+
+// paused is the state that runc adds to those of the runtime-spec.
+const paused specs.ContainerState = "paused"
+
+// patience bounds waiting for the kernel: dying processes, freezing.
+const patience = 10 * time.Second
+
+// Runtime runs the commands on the containers below one root.
+type Runtime struct {
+	Root record.Root
+	// Systemd makes the cgroups through systemd; cgroupsPath is then
+	// "slice:prefix:name".
+	Systemd bool
+	// Warn gets what went wrong without making the command fail.
+	Warn func(format string, args ...any)
+}
+
+// status finds out how a container is.
+func (r *Runtime) status(c *record.Record) specs.ContainerState {
+	switch {
+	case !alive(c.PID, c.StartTime):
+		return specs.StateStopped
+	case r.Root.Waits(c.ID):
+		return specs.StateCreated
+	}
+	group, err := cgroup.Open(c.Cgroup)
+	if err == nil {
+		if frozen, err := group.Frozen(); err == nil && frozen {
+			return paused
+		}
+	}
+	return specs.StateRunning
+}
+
+// exiting is PF_EXITING of linux/sched.h: the process ends, which may take the
+// kernel a while, and executes nothing any more.
+const exiting = 0x4
+
+// alive says whether the recorded process exists and has not ended.
+func alive(pid int, start string) bool {
+	flags, now := processStat(pid)
+	return pid > 0 && now == start && flags&exiting == 0
+}
+
+// processStat is the flags and the start time (fields 9 and 22) of
+// /proc/<pid>/stat; exiting and "" if there is no such process.
+func processStat(pid int) (flags uint64, start string) {
+	body, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return exiting, ""
+	}
+	// The command's name may hold anything, spaces and parentheses too.
+	fields := bytes.Fields(body[bytes.LastIndexByte(body, ')')+1:])
+	if len(fields) < 20 {
+		return exiting, ""
+	}
+	flags, err = strconv.ParseUint(string(fields[6]), 10, 64)
+	if err != nil {
+		return exiting, ""
+	}
+	return flags, string(fields[19])
+}
+
+// openProcess answers a pidfd of the container's init; ErrProcessGone if it has
+// ended.
+func openProcess(c *record.Record) (int, error) {
+	fd, err := unix.PidfdOpen(c.PID, 0)
+	if err != nil {
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+			return -1, ErrProcessGone
+		}
+		return -1, fmt.Errorf("opening process %d: %w", c.PID, err)
+	}
+	if !alive(c.PID, c.StartTime) { // the number may be another process's by now
+		_ = unix.Close(fd)
+		return -1, ErrProcessGone
+	}
+	return fd, nil
+}
+
+// awaitEnd waits for a pidfd's process to end.
+func awaitEnd(pidfd int) error {
+	deadline := time.Now().Add(patience)
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return errors.New("container init still running")
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+}
+
+// discard ends and removes what a cgroup's path stands for: the processes in it
+// and the cgroup itself.
+func discard(path string) error {
+	group, err := cgroup.Open(path)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	if err := group.Kill(); err != nil {
+		return fmt.Errorf("killing what is left in cgroup %s: %w", path, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		err := group.Delete(ctx)
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+			return ignoreMissing(err)
+		}
+	}
+}
+
+func ignoreMissing(err error) error {
+	if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

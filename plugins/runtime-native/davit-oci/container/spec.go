@@ -1,0 +1,129 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// loadSpec reads a bundle's configuration.
+func loadSpec(bundle string) (*specs.Spec, error) {
+	name := filepath.Join(bundle, "config.json")
+	body, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("JSON specification file config.json not found")
+	}
+	if err != nil {
+		return nil, err
+	}
+	spec := &specs.Spec{}
+	if err := json.Unmarshal(body, spec); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return spec, validate(spec)
+}
+
+// validate refuses what every later step relies on.
+func validate(spec *specs.Spec) error {
+	if !strings.HasPrefix(spec.Version, "1.") && spec.Version != "1" {
+		return fmt.Errorf("ociVersion %q is none of runtime-spec 1.x", spec.Version)
+	}
+	if spec.Root == nil || spec.Root.Path == "" {
+		return errors.New("root filesystem path must not be empty")
+	}
+	if spec.Process == nil {
+		return errors.New("process property must not be empty")
+	}
+	if spec.Linux == nil {
+		return errors.New("linux property must not be empty")
+	}
+	return validateProcess(spec.Process)
+}
+
+func validateProcess(p *specs.Process) error {
+	if p.Cwd == "" {
+		return errors.New("Cwd property must not be empty")
+	}
+	if !filepath.IsAbs(p.Cwd) {
+		return errors.New("Cwd must be an absolute path")
+	}
+	if len(p.Args) == 0 {
+		return errors.New("args must not be empty")
+	}
+	return nil
+}
+
+// rootfs is the absolute path of the bundle's root filesystem without links.
+func rootfs(spec *specs.Spec, bundle string) (string, error) {
+	dir := spec.Root.Path
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(bundle, dir)
+	}
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", fmt.Errorf("invalid rootfs: %w", err)
+	}
+	info, err := os.Stat(resolved)
+	if err == nil && !info.IsDir() {
+		return "", fmt.Errorf("invalid rootfs: %s is not a directory", resolved)
+	}
+	return resolved, err
+}
+
+// cgroupPath is the container's cgroup below each hierarchy's root. A relative
+// path starts there, too.
+func (r *Runtime) cgroupPath(spec *specs.Spec, id string) (string, error) {
+	name := spec.Linux.CgroupsPath
+	if r.Systemd {
+		return "", errors.New("systemd cgroups are not supported yet: run without --systemd-cgroup")
+	}
+	if strings.Count(name, ":") == 2 && !strings.Contains(name, "/") {
+		return "", fmt.Errorf("cgroupsPath %q is systemd's: run with --systemd-cgroup", name)
+	}
+	if name == "" {
+		name = id
+	}
+	name = path.Clean("/" + name)
+	if name == "/" {
+		return "", errors.New("cgroupsPath is the root cgroup")
+	}
+	return name, nil
+}
+
+// defaultDevices may be used by every container whose devices are limited at
+// all, as in runc.
+var defaultDevices = []specs.LinuxDeviceCgroup{
+	device("c", -1, -1, "m"), device("b", -1, -1, "m"),
+	device("c", 1, 3, "rwm"), device("c", 1, 5, "rwm"), device("c", 1, 7, "rwm"), device("c", 1, 8, "rwm"), device("c", 1, 9, "rwm"),
+	device("c", 5, 0, "rwm"), device("c", 5, 1, "rwm"), device("c", 5, 2, "rwm"), device("c", 136, -1, "rwm"),
+}
+
+func device(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+	d := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+	if major >= 0 {
+		d.Major = &major
+	}
+	if minor >= 0 {
+		d.Minor = &minor
+	}
+	return d
+}
+
+// resources are the limits of a spec with what every container may do.
+func resources(spec *specs.Spec) *specs.LinuxResources {
+	limits := specs.LinuxResources{}
+	if spec.Linux.Resources != nil {
+		limits = *spec.Linux.Resources
+	}
+	if len(limits.Devices) > 0 {
+		limits.Devices = append(limits.Devices[:len(limits.Devices):len(limits.Devices)], defaultDevices...)
+	}
+	return &limits
+}
