@@ -74,7 +74,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	}
 	c := &Created{runtime: r, dir: dir, Record: &record.Record{
 		ID: o.ID, OCIVersion: spec.Version, Bundle: bundle, Rootfs: root, Annotations: spec.Annotations, Created: time.Now().UTC(),
-		UID: os.Geteuid(), Cgroup: path, Process: spec.Process, Hooks: spec.Hooks,
+		UID: os.Geteuid(), Cgroup: path, Process: spec.Process,
 	}}
 	defer func() {
 		if err != nil {
@@ -85,7 +85,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
-	stage, err := c.stage(spec, group, waiting, o.PreserveFDs)
+	stage, err := c.stage(spec, group, waiting, o)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func checkConsole(terminal, detach bool, socket string) error {
 }
 
 // stage translates the spec for the stage that becomes the container's init.
-func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, preserve int) (launch.Stage, error) {
+func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o Create) (launch.Stage, error) {
 	var stage launch.Stage
 	t, err := translate.Spec(spec, nil, c.Rootfs, group)
 	if err != nil {
@@ -140,15 +140,26 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, pre
 		}
 		c.Seccomp = &sandbox.Seccomp{Program: program, Flags: flags}
 	}
-	t.Stage.Seccomp, t.Stage.FindFirst, t.Stage.Extra = c.Seccomp, waiting, preserve
+	for _, name := range translate.UnknownCapabilities(spec.Process) {
+		c.runtime.Warn("capability %s is unknown and left out", name)
+	}
+	t.Stage.Seccomp, t.Stage.FindFirst, t.Stage.Extra = c.Seccomp, waiting, o.PreserveFDs
+	if !o.NoNewKeyring {
+		t.Stage.Process.Keyring = "_ses." + c.ID
+	}
 	c.OwnPID, c.Join = t.OwnPID, namespaces(spec)
+	c.Keyring, c.Personality, c.MemoryPolicy = t.Stage.Process.Keyring, t.Stage.Process.Personality, t.Stage.Process.MemoryPolicy
+	if c.Hooks, err = translate.Hooks(spec, c.ID, c.Bundle); err != nil {
+		return stage, err
+	}
+	t.Stage.Container.Hooks = stageHooks(c.Hooks)
 	config, err := json.Marshal(t.Stage)
 	if err != nil {
 		return stage, err
 	}
 	stage = launch.Stage{
 		Name: launch.InitName, Config: config, Flags: t.CloneFlags, Join: t.Join,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(preserve),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs), Hooks: c.createHooks,
 	}
 	stage.CgroupFiles, stage.CgroupDir, err = membership(group)
 	return stage, err
@@ -265,5 +276,5 @@ func (r *Runtime) Start(id string) error {
 		return err
 	}
 	dir.Forget()
-	return nil
+	return started(c)
 }

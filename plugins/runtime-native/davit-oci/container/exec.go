@@ -114,6 +114,10 @@ func execStage(c *record.Record, o Exec, init int) (launch.Stage, error) {
 	if err != nil {
 		return stage, err
 	}
+	process.Keyring, process.Personality, process.MemoryPolicy = c.Keyring, c.Personality, c.MemoryPolicy
+	if _, process.Affinity, err = translate.CPUAffinity(o.Process.ExecCPUAffinity); err != nil {
+		return stage, err
+	}
 	config, err := json.Marshal(sandbox.Config{Process: process, Join: c.Join, Seccomp: c.Seccomp, Extra: o.PreserveFDs})
 	if err != nil {
 		return stage, err

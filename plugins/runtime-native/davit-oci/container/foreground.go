@@ -94,7 +94,11 @@ func (r *Runtime) Run(o Create, keep bool) (int, error) {
 // execute starts the program of a container just created by this process, or
 // undoes the creation.
 func (c *Created) execute() error {
-	if err := named(c.child.Execute()); err != nil {
+	err := named(c.child.Execute())
+	if err == nil {
+		err = started(c.Record)
+	}
+	if err != nil {
 		return errors.Join(err, c.undo())
 	}
 	return nil

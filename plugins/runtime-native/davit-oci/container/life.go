@@ -111,6 +111,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 	if err := discard(c.Cgroup); err != nil {
 		return err
 	}
+	r.poststop(c)
 	return dir.Remove()
 }
 

@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/davit-engine/davit/sdk/monitor/hook"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 )
 
@@ -50,7 +51,12 @@ type Record struct {
 	Seccomp *sandbox.Seccomp `json:"seccomp,omitempty"`
 	Join    int              `json:"join"` // CLONE_NEW* of the namespaces to enter
 	OwnPID  bool             `json:"ownPid,omitempty"`
-	Hooks   *specs.Hooks     `json:"hooks,omitempty"`
+	// Hooks that come after creation: poststart, poststop.
+	Hooks *hook.Set `json:"hooks,omitempty"`
+	// Personality and MemoryPolicy are an exec's, too.
+	Personality  *uint32               `json:"personality,omitempty"`
+	MemoryPolicy *sandbox.MemoryPolicy `json:"memoryPolicy,omitempty"`
+	Keyring      string                `json:"keyring,omitempty"`
 }
 
 // validID is runc's rule. What is too long for a file's name is refused by mkdir.
