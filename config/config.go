@@ -31,6 +31,8 @@ type Config struct {
 	Init         bool     `toml:"init"`
 	InitPath     string   `toml:"init_path"`
 
+	CDISpecDirs []string `toml:"cdi_spec_dirs"`
+
 	Defaults   Defaults            `toml:"defaults"`
 	Plugins    Plugins             `toml:"plugins"`
 	Logs       Logs                `toml:"logs"`
@@ -83,6 +85,7 @@ func Default() Config {
 		Group:        "davit",
 		LogLevel:     "info",
 		CgroupParent: "/davit",
+		CDISpecDirs:  []string{"/etc/cdi", "/var/run/cdi"},
 		Defaults:     Defaults{Storage: "overlay", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{
 			Dirs:         []string{"/usr/local/lib/davit/plugins", "/usr/lib/davit/plugins"},

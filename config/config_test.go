@@ -48,6 +48,9 @@ listen = ["unix:///x.sock", "fd://"]
 group = "g"
 log_level = "debug"
 cgroup_parent = "/x/y"
+init = true
+init_path = "/i"
+cdi_spec_dirs = ["/c"]
 [defaults]
 storage = "btrfs"
 [plugins]
@@ -73,6 +76,7 @@ insecure = true
 	}
 	want := Config{
 		Root: "/r", Run: "/s", Listen: []string{"unix:///x.sock", "fd://"}, Group: "g", LogLevel: "debug", CgroupParent: "/x/y",
+		Init: true, InitPath: "/i", CDISpecDirs: []string{"/c"},
 		Defaults: Defaults{Storage: "btrfs", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{
 			Dirs: []string{"/p"}, StartTimeout: Duration(90 * time.Second), CallTimeout: Duration(time.Hour),

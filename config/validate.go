@@ -47,6 +47,11 @@ func (c Config) Validate() error {
 	if c.InitPath != "" && !filepath.IsAbs(c.InitPath) {
 		wrong("init_path = %q: must be an absolute path", c.InitPath)
 	}
+	for _, dir := range c.CDISpecDirs {
+		if !filepath.IsAbs(dir) {
+			wrong("cdi_spec_dirs: %q is not an absolute path", dir)
+		}
+	}
 	for _, d := range []struct{ key, name string }{
 		{"storage", c.Defaults.Storage}, {"network", c.Defaults.Network},
 		{"runtime", c.Defaults.Runtime}, {"volume", c.Defaults.Volume},

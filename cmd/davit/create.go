@@ -39,10 +39,10 @@ func (f *createFlags) request(args []string) (client.ContainerCreateOptions, err
 	if f.set.Changed("init") {
 		h.Init = &f.init
 	}
-	if f.gpus != "" {
-		h.DeviceRequests = []container.DeviceRequest{{Driver: "nvidia", Count: -1, Capabilities: [][]string{{"gpu"}}}}
+	if err := f.checkModes(); err != nil {
+		return o, err
 	}
-	steps := []func() error{f.readLimits, f.readEnvironment, f.readNetwork, f.readPorts, f.readMounts, f.readSecurity, f.readHealth, f.readRestart}
+	steps := []func() error{f.readLimits, f.readRates, f.readDevices, f.readEnvironment, f.readNetwork, f.readPorts, f.readMounts, f.readSecurity, f.readHealth, f.readRestart}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return o, err
@@ -56,6 +56,22 @@ func (f *createFlags) request(args []string) (client.ContainerCreateOptions, err
 	return o, err
 }
 
+// checkModes refuses namespaces that do not exist.
+func (f *createFlags) checkModes() error {
+	h := &f.host
+	switch {
+	case !h.PidMode.Valid():
+		return errors.New("--pid: invalid PID mode")
+	case !h.UTSMode.Valid():
+		return errors.New("--uts: invalid UTS mode")
+	case !h.UsernsMode.Valid():
+		return errors.New("--userns: invalid USER mode")
+	case !h.CgroupnsMode.Valid():
+		return errors.New("--cgroupns: invalid CGROUP mode")
+	}
+	return nil
+}
+
 func (f *createFlags) readLimits() (err error) {
 	if f.host.Resources, err = f.resources(); err != nil {
 		return err
@@ -66,22 +82,6 @@ func (f *createFlags) readLimits() (err error) {
 			return fmt.Errorf("invalid argument %q for \"--ulimit\" flag: %w", text, err)
 		}
 		f.host.Ulimits = append(f.host.Ulimits, limit)
-	}
-	f.host.DeviceCgroupRules = f.deviceRules
-	for _, text := range f.devices {
-		parts := strings.Split(text, ":")
-		d := container.DeviceMapping{PathOnHost: parts[0], PathInContainer: parts[0], CgroupPermissions: "rwm"}
-		switch {
-		case len(parts) > 3:
-			return fmt.Errorf("invalid device specification: %s", text)
-		case len(parts) == 3:
-			d.PathInContainer, d.CgroupPermissions = parts[1], parts[2]
-		case len(parts) == 2 && strings.Trim(parts[1], "rwm") == "":
-			d.CgroupPermissions = parts[1]
-		case len(parts) == 2:
-			d.PathInContainer = parts[1]
-		}
-		f.host.Devices = append(f.host.Devices, d)
 	}
 	return nil
 }

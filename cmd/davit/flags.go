@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
-	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
@@ -29,7 +28,7 @@ type createFlags struct {
 	restart, entrypoint, logDriver, volumeDriver         string
 	logOpts, storageOpts, ulimits, devices, deviceRules  []string
 	sysctls, securityOpts                                []string
-	readBps, writeBps, readIOps, writeIOps               []string
+	readBps, writeBps, readIOps, writeIOps, blkioWeights []string
 	memory, memorySwap, memoryReservation, shmSize, cpus string
 	swappiness, pidsLimit                                int64
 	stopTimeout                                          int
@@ -96,6 +95,13 @@ func (f *createFlags) add(set *pflag.FlagSet) {
 	b(&f.init, "init", false, "Run an init inside the container that forwards signals and reaps processes")
 	s(&f.host.Runtime, "runtime", "", "Runtime to use for this container")
 	f.addResources(set)
+	set.Int64Var(&f.swappiness, "memory-swappiness", -1, "Tune container memory swappiness (0 to 100)")
+	ss(&f.blkioWeights, "blkio-weight-device", nil, "Block IO weight (relative device weight)")
+	ss(&f.readBps, "device-read-bps", nil, "Limit read rate (bytes per second) from a device")
+	ss(&f.writeBps, "device-write-bps", nil, "Limit write rate (bytes per second) to a device")
+	ss(&f.readIOps, "device-read-iops", nil, "Limit read rate (IO per second) from a device")
+	ss(&f.writeIOps, "device-write-iops", nil, "Limit write rate (IO per second) to a device")
+	s((*string)(&f.host.Isolation), "isolation", "", "Container isolation technology")
 	ss(&f.ulimits, "ulimit", nil, "Ulimit options")
 	ss(&f.devices, "device", nil, "Add a host device to the container")
 	ss(&f.deviceRules, "device-cgroup-rule", nil, "Add a rule to the cgroup allowed devices list")
@@ -131,19 +137,16 @@ func (f *createFlags) addResources(set *pflag.FlagSet) {
 	set.StringVarP(&f.memory, "memory", "m", "", "Memory limit")
 	s(&f.memorySwap, "memory-swap", "", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
 	s(&f.memoryReservation, "memory-reservation", "", "Memory soft limit")
-	set.Int64Var(&f.swappiness, "memory-swappiness", -1, "Tune container memory swappiness (0 to 100)")
 	s(&f.cpus, "cpus", "", "Number of CPUs")
 	set.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
 	set.Int64Var(&r.CPUPeriod, "cpu-period", 0, "Limit CPU CFS (Completely Fair Scheduler) period")
+	set.Int64Var(&r.CPURealtimePeriod, "cpu-rt-period", 0, "Limit the CPU real-time period in microseconds")
+	set.Int64Var(&r.CPURealtimeRuntime, "cpu-rt-runtime", 0, "Limit the CPU real-time runtime in microseconds")
 	set.Int64Var(&r.CPUQuota, "cpu-quota", 0, "Limit CPU CFS (Completely Fair Scheduler) quota")
 	s(&r.CpusetCpus, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
 	s(&r.CpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
 	set.Int64Var(&f.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
 	set.Uint16Var(&r.BlkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable")
-	set.StringArrayVar(&f.readBps, "device-read-bps", nil, "Limit read rate (bytes per second) from a device")
-	set.StringArrayVar(&f.writeBps, "device-write-bps", nil, "Limit write rate (bytes per second) to a device")
-	set.StringArrayVar(&f.readIOps, "device-read-iops", nil, "Limit read rate (IO per second) from a device")
-	set.StringArrayVar(&f.writeIOps, "device-write-iops", nil, "Limit write rate (IO per second) to a device")
 }
 
 // resources reads the limits.
@@ -173,7 +176,7 @@ func (f *createFlags) resources() (container.Resources, error) {
 		}
 		r.NanoCPUs = int64(value*1e9 + 0.5)
 	}
-	if f.swappiness >= 0 {
+	if f.set != nil && f.set.Changed("memory-swappiness") && f.swappiness != -1 {
 		r.MemorySwappiness = &f.swappiness
 	}
 	if f.pidsLimit != 0 {
@@ -181,23 +184,6 @@ func (f *createFlags) resources() (container.Resources, error) {
 	}
 	if f.oomKillDisable {
 		r.OomKillDisable = &f.oomKillDisable
-	}
-	for _, limit := range []struct {
-		from  []string
-		bytes bool
-		to    *[]*blkiodev.ThrottleDevice
-	}{{f.readBps, true, &r.BlkioDeviceReadBps}, {f.writeBps, true, &r.BlkioDeviceWriteBps}, {f.readIOps, false, &r.BlkioDeviceReadIOps}, {f.writeIOps, false, &r.BlkioDeviceWriteIOps}} {
-		for _, text := range limit.from {
-			path, rate, ok := strings.Cut(text, ":")
-			value, err := strconv.ParseInt(rate, 10, 64)
-			if limit.bytes {
-				value, err = units.RAMInBytes(rate)
-			}
-			if !ok || err != nil || value <= 0 {
-				return r, fmt.Errorf("invalid rate for device: %s. The correct format is <device-path>:<number>[<unit>]", text)
-			}
-			*limit.to = append(*limit.to, &blkiodev.ThrottleDevice{Path: path, Rate: uint64(value)})
-		}
 	}
 	return r, nil
 }

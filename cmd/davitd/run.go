@@ -17,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/config"
 	"github.com/davit-engine/davit/core/api"
+	"github.com/davit-engine/davit/core/cdi"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/engine"
 	"github.com/davit-engine/davit/core/event"
@@ -84,7 +85,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	}
 	core, err := engine.New(engine.Options{
 		ID: id, Root: c.Root, Run: c.Run, CgroupParent: c.CgroupParent, Version: config.Version,
-		Init: c.Init, InitPath: findInit(c),
+		Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
 		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,
 	})

@@ -55,6 +55,9 @@ type Mount struct {
 	Options []string
 	// BindRecursive is false for --mount bind-recursive=disabled.
 	NonRecursive bool
+	// WritableBelow leaves mounts below a read-only bind as they are
+	// (bind-recursive=writable).
+	WritableBelow bool
 	// NoCopy keeps an empty volume from being filled with the image's content.
 	NoCopy bool
 	// Subpath is a directory within the volume.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/image"
-	"github.com/davit-engine/davit/core/spec"
 )
 
 func platformMatches(want string, img image.Image) bool {
@@ -119,6 +118,10 @@ func (e *Engine) defaults(r *container.Record) error {
 	if host.AutoRemove && !host.RestartPolicy.IsNone() {
 		return errdefs.ErrInvalidArgument.WithMessage("can't create 'AutoRemove' container with restart policy")
 	}
+	if host.IpcMode.IsEmpty() {
+		host.IpcMode = mobycontainer.IPCModePrivate
+	}
+	e.shareNamespaces(&host)
 	if host.ShmSize == 0 {
 		host.ShmSize = 64 << 20
 	}
@@ -134,8 +137,8 @@ func (e *Engine) defaults(r *container.Record) error {
 	if _, err := e.initProgram(&host); err != nil {
 		return err
 	}
-	if len(host.DeviceRequests) > 0 {
-		return fmt.Errorf("device requests (--gpus): %w", errdefs.ErrNotImplemented)
+	if err := e.CDI.Check(host.DeviceRequests); err != nil {
+		return err
 	}
 	switch host.LogConfig.Type {
 	case "", "json-file":
@@ -155,9 +158,7 @@ func (e *Engine) defaults(r *container.Record) error {
 		config.Hostname = r.ID[:12]
 		r.Config = &config
 	}
-	// What the kernel would refuse at start is refused now.
-	_, err := spec.Resources(host.Resources)
-	return err
+	return nil
 }
 
 // initProgram is the program that becomes the container's first process, empty

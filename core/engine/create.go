@@ -14,6 +14,7 @@ import (
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/spec"
 )
 
 // Labels by which a container chooses its drivers.
@@ -34,6 +35,9 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	}
 	if req.Config.Image == "" {
 		return response, errdefs.ErrInvalidArgument.WithMessage("No image specified")
+	}
+	if err := checkRequest(req.Config, req.HostConfig); err != nil {
+		return response, err
 	}
 	img, err := e.Images.Resolve(ctx, req.Config.Image)
 	if err != nil {
@@ -62,6 +66,14 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if err := e.defaults(&r); err != nil {
 		return response, err
 	}
+	dropped, err := e.limits(&r)
+	if err != nil {
+		return response, err
+	}
+	// What the kernel would refuse at start is refused now.
+	if _, err := spec.Resources(r.HostConfig.Resources); err != nil {
+		return response, err
+	}
 	if err := e.chooseDrivers(&r); err != nil {
 		return response, err
 	}
@@ -84,7 +96,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if err := os.Mkdir(e.dir(r.ID), 0o700); err != nil {
 		return response, err
 	}
-	u.add(func(context.Context) error { return os.RemoveAll(e.dir(r.ID)) })
+	u.add(func(context.Context) error { return e.removeDir(r.ID) })
 	if err := e.prepareMounts(ctx, &r, img, &u); err != nil {
 		return response, err
 	}
@@ -93,12 +105,15 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return response, err
 	}
 	e.containerEvent(c.Record(), events.ActionCreate, nil)
-	return mobycontainer.CreateResponse{ID: r.ID, Warnings: warnings(r)}, nil
+	return mobycontainer.CreateResponse{ID: r.ID, Warnings: append(dropped, warnings(r)...)}, nil
 }
 
 // warnings say what a container asks for and does not get.
 func warnings(r container.Record) []string {
 	list := []string{}
+	if r.HostConfig.NetworkMode.IsHost() && len(r.HostConfig.PortBindings) > 0 {
+		list = append(list, "Published ports are discarded when using host network mode")
+	}
 	if check := r.Config.Healthcheck; check != nil && len(check.Test) > 0 && check.Test[0] != "NONE" {
 		list = append(list, "health checks are not run by this version of davit")
 	}

@@ -17,8 +17,10 @@ import (
 	"go.etcd.io/bbolt"
 	"log/slog"
 
+	"github.com/davit-engine/davit/core/cdi"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/event"
+	"github.com/davit-engine/davit/core/spec"
 )
 
 // Options are what an engine is made of.
@@ -30,7 +32,8 @@ type Options struct {
 	Version      string
 	Init         bool   // containers have an init unless they say otherwise
 	InitPath     string // the program that is it; empty: there is none
-	LogMaxSize   int64  // default of log-opt max-size, bytes
+	CDI          cdi.Devices
+	LogMaxSize   int64 // default of log-opt max-size, bytes
 	LogMaxFile   int
 	DB           *bbolt.DB
 	Bus          *event.Bus
@@ -47,6 +50,7 @@ type Engine struct {
 	containers *container.Store
 	execs      *execs
 	attaching  attachments
+	kernel     spec.Kernel
 	// imageAccounts has the passwd and group files of images, by ID.
 	imageAccounts sync.Map
 
@@ -71,7 +75,7 @@ func New(o Options) (*Engine, error) {
 	// The engine's life is its own, not a caller's.
 	life, end := context.WithCancel(context.Background())
 	return &Engine{
-		Options: o, containers: containers, execs: newExecs(), life: life, end: end,
+		Options: o, containers: containers, execs: newExecs(), kernel: spec.DetectKernel(), life: life, end: end,
 		recovered: make(chan struct{}), started: time.Now(),
 	}, nil
 }

@@ -144,6 +144,9 @@ func (e *Engine) release(ctx context.Context, r container.Record) {
 			complain("unmount volume", e.Volumes.Unmount(ctx, m.Name, r.ID))
 		}
 	}
+	if r.HostConfig.IpcMode.IsShareable() {
+		complain("unmount shared memory", e.unmountShm(r.ID))
+	}
 	drivers.Wait()
 	e.execs.containerEnded(r.ID)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/rootfs"
+	"github.com/davit-engine/davit/core/spec"
 )
 
 // prepareMounts turns -v, --mount, --tmpfs, --volumes-from and the image's
@@ -61,7 +62,10 @@ func (e *Engine) prepareMounts(ctx context.Context, r *container.Record, img ima
 	}
 	for target, options := range r.HostConfig.Tmpfs {
 		m := container.Mount{MountPoint: mobycontainer.MountPoint{Type: mobymount.TypeTmpfs, Destination: target, RW: true}}
-		m.Options = append([]string{"noexec", "nosuid", "nodev"}, splitOptions(options)...)
+		var err error
+		if m.Options, err = spec.TmpfsOptions(splitOptions(options)); err != nil {
+			return err
+		}
 		if err := add(m); err != nil {
 			return err
 		}
@@ -157,13 +161,28 @@ func parseBind(bind, driver string) (container.Mount, error) {
 // convertMount reads a mount of the API's Mounts (--mount).
 func convertMount(wanted mobymount.Mount) (container.Mount, error) {
 	m := container.Mount{MountPoint: mobycontainer.MountPoint{Type: wanted.Type, Destination: wanted.Target, RW: !wanted.ReadOnly}}
+	invalid := func(format string, args ...any) error {
+		return errInvalid.WithMessage(fmt.Sprintf("invalid mount config for type %q: %s", wanted.Type, fmt.Sprintf(format, args...)))
+	}
 	if wanted.Target == "" {
-		return m, errdefs.ErrInvalidArgument.WithMessage("invalid mount config for type \"" + string(wanted.Type) + "\": field Target must not be empty")
+		return m, invalid("field Target must not be empty")
+	}
+	for _, other := range []struct {
+		field string
+		given bool
+		of    mobymount.Type
+	}{
+		{"BindOptions", wanted.BindOptions != nil, mobymount.TypeBind}, {"VolumeOptions", wanted.VolumeOptions != nil, mobymount.TypeVolume},
+		{"TmpfsOptions", wanted.TmpfsOptions != nil, mobymount.TypeTmpfs}, {"ImageOptions", wanted.ImageOptions != nil, mobymount.TypeImage},
+	} {
+		if other.given && other.of != wanted.Type {
+			return m, invalid("field %s must not be specified", other.field)
+		}
 	}
 	switch wanted.Type {
 	case mobymount.TypeBind:
 		if !filepath.IsAbs(wanted.Source) {
-			return m, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid mount config for type \"bind\": invalid mount path: '%s' mount path must be absolute", wanted.Source))
+			return m, invalid("invalid mount path: '%s' mount path must be absolute", wanted.Source)
 		}
 		m.Source, m.Propagation = filepath.Clean(wanted.Source), mobymount.PropagationRPrivate
 		create := false
@@ -171,28 +190,51 @@ func convertMount(wanted mobymount.Mount) (container.Mount, error) {
 			if o.Propagation != "" {
 				m.Propagation = o.Propagation
 			}
-			m.NonRecursive, create = o.NonRecursive, o.CreateMountpoint
+			switch {
+			case !slices.Contains(propagations, string(m.Propagation)):
+				return m, invalid("invalid propagation mode: %s", m.Propagation)
+			case o.ReadOnlyForceRecursive && o.ReadOnlyNonRecursive:
+				return m, invalid("conflicting options: ReadOnlyForceRecursive and ReadOnlyNonRecursive")
+			case o.ReadOnlyForceRecursive && m.RW:
+				return m, invalid("ReadOnlyForceRecursive requires a read-only mount")
+			case o.ReadOnlyForceRecursive && m.Propagation != mobymount.PropagationRPrivate:
+				return m, invalid("ReadOnlyForceRecursive requires rprivate propagation")
+			}
+			m.NonRecursive, m.WritableBelow, create = o.NonRecursive, o.ReadOnlyNonRecursive, o.CreateMountpoint
 		}
 		if _, err := os.Lstat(m.Source); err != nil && !create {
-			return m, errdefs.ErrInvalidArgument.WithMessage("invalid mount config for type \"bind\": bind source path does not exist: " + m.Source)
+			return m, invalid("bind source path does not exist: %s", m.Source)
 		}
 	case mobymount.TypeVolume:
 		m.Name = wanted.Source
 		if o := wanted.VolumeOptions; o != nil {
 			m.NoCopy, m.Subpath = o.NoCopy, o.Subpath
+			if m.Subpath != "" && !filepath.IsLocal(m.Subpath) {
+				return m, invalid("subpath must be a relative path within the volume")
+			}
 			if o.DriverConfig != nil {
 				m.Driver = o.DriverConfig.Name
 			}
 		}
 	case mobymount.TypeTmpfs:
-		m.Options = []string{"noexec", "nosuid", "nodev"}
+		if wanted.Source != "" {
+			return m, invalid("field Source must not be specified")
+		}
+		var options []string
 		if o := wanted.TmpfsOptions; o != nil {
 			if o.SizeBytes > 0 {
-				m.Options = append(m.Options, fmt.Sprintf("size=%d", o.SizeBytes))
+				options = append(options, fmt.Sprintf("size=%d", o.SizeBytes))
 			}
 			if o.Mode != 0 {
-				m.Options = append(m.Options, fmt.Sprintf("mode=%o", o.Mode.Perm()))
+				options = append(options, fmt.Sprintf("mode=%o", uint32(o.Mode))) // the API's number is the kernel's
 			}
+			for _, option := range o.Options {
+				options = append(options, strings.Join(option, "="))
+			}
+		}
+		var err error
+		if m.Options, err = spec.TmpfsOptions(options); err != nil {
+			return m, err
 		}
 	case mobymount.TypeImage, mobymount.TypeNamedPipe, mobymount.TypeCluster:
 		return m, fmt.Errorf("mounts of type %q: %w", wanted.Type, errdefs.ErrNotImplemented)
@@ -295,6 +337,9 @@ func (e *Engine) specMounts(ctx context.Context, r container.Record, u *undo) ([
 		case mobymount.TypeTmpfs:
 			mounted.Type, mounted.Source = "tmpfs", "tmpfs"
 		case mobymount.TypeBind:
+			if err := checkPropagation(m.Source, m.Propagation); err != nil {
+				return nil, err
+			}
 			mounted.Type, mounted.Source = "bind", m.Source
 			mounted.Options = append(mounted.Options, bindOption(m))
 		default:
@@ -316,6 +361,9 @@ func (e *Engine) specMounts(ctx context.Context, r container.Record, u *undo) ([
 		}
 		if !m.RW {
 			mounted.Options = append(mounted.Options, "ro")
+			if m.Type == mobymount.TypeBind && !m.NonRecursive && !m.WritableBelow {
+				mounted.Options = append(mounted.Options, "rro")
+			}
 		}
 		mounts = append(mounts, mounted)
 	}

@@ -238,7 +238,7 @@ func (e *Engine) sweep(ctx context.Context) {
 	}
 	for _, entry := range entries {
 		if !known[entry.Name()] {
-			if err := os.RemoveAll(e.dir(entry.Name())); err != nil {
+			if err := e.removeDir(entry.Name()); err != nil {
 				e.Log.Error("removing a left directory", "path", e.dir(entry.Name()), "error", err)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -113,7 +112,7 @@ func (e *Engine) clean(ctx context.Context, r container.Record) {
 	if err == nil {
 		err = errors.Join(ignoreNotFound(storage.Release(ctx, r.Snapshot)), ignoreNotFound(storage.Remove(ctx, r.Snapshot)))
 	}
-	if err = errors.Join(err, os.RemoveAll(e.dir(r.ID))); err != nil {
+	if err = errors.Join(err, e.removeDir(r.ID)); err != nil {
 		e.Log.Warn("cleaning up after a removed container", "container", r.Name, "error", err)
 	}
 }

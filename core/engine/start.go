@@ -205,6 +205,9 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	if err != nil {
 		return p, err
 	}
+	if err := e.CDI.Inject(built, r.HostConfig.DeviceRequests); err != nil {
+		return p, err
+	}
 	body, err := spec.Marshal(built)
 	if err != nil {
 		return p, err
@@ -256,6 +259,16 @@ func (e *Engine) namespaces(ctx context.Context, r container.Record, in *spec.In
 		if in.IPCNS, err = shared(host.IpcMode.Container(), "ipc"); err != nil {
 			return err
 		}
+		if in.Shm, err = e.sharedShm(r); err != nil {
+			return err
+		}
+	}
+	if host.IpcMode.IsShareable() {
+		in.Shm = e.shmPath(r.ID)
+		if err := e.mountShm(r); err != nil {
+			return err
+		}
+		u.add(func(context.Context) error { return e.unmountShm(r.ID) })
 	}
 	switch {
 	case host.NetworkMode.IsHost():

@@ -46,6 +46,14 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 		info.OomKillDisable = true
 		info.SecurityOptions = info.SecurityOptions[:1]
 	}
+	info.CDISpecDirs = append([]string{}, e.CDI.Dirs...)
+	devices, problems := e.CDI.List()
+	for _, name := range devices {
+		info.DiscoveredDevices = append(info.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: name})
+	}
+	for _, problem := range problems {
+		info.Warnings = append(info.Warnings, "WARNING: "+problem)
+	}
 	if e.InitPath != "" {
 		info.InitBinary = filepath.Base(e.InitPath)
 	}

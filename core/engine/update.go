@@ -45,10 +45,18 @@ func (e *Engine) ContainerUpdate(ctx context.Context, name string, u mobycontain
 		return response, errInvalid.WithMessage("Restart policy cannot be updated because AutoRemove is enabled for the container")
 	}
 	host := *r.HostConfig
+	if err := checkUpdate(host.Resources, u.Resources); err != nil {
+		return response, err
+	}
 	mergeResources(&host.Resources, u.Resources)
 	if u.RestartPolicy.Name != "" {
 		host.RestartPolicy = u.RestartPolicy
 	}
+	var dropped []string
+	if host.Resources, dropped, err = e.kernel.Fit(host.Resources); err != nil {
+		return response, err
+	}
+	response.Warnings = append(response.Warnings, dropped...)
 	resources, err := spec.Resources(host.Resources)
 	if err != nil {
 		return response, err
@@ -75,6 +83,26 @@ func (e *Engine) ContainerUpdate(ctx context.Context, name string, u mobycontain
 	return response, nil
 }
 
+// checkUpdate refuses what contradicts a limit that is set already.
+func checkUpdate(old, u mobycontainer.Resources) error {
+	conflict := func(one, other string) error {
+		return errInvalid.WithMessage(fmt.Sprintf("Conflicting options: %s cannot be updated as %s has already been set", one, other))
+	}
+	switch {
+	case u.NanoCPUs > 0 && old.CPUPeriod > 0:
+		return conflict("Nano CPUs", "CPU Period")
+	case u.NanoCPUs > 0 && old.CPUQuota > 0:
+		return conflict("Nano CPUs", "CPU Quota")
+	case u.CPUPeriod > 0 && old.NanoCPUs > 0:
+		return conflict("CPU Period", "NanoCPUs")
+	case u.CPUQuota > 0 && old.NanoCPUs > 0:
+		return conflict("CPU Quota", "NanoCPUs")
+	case old.MemorySwap > 0 && u.Memory > old.MemorySwap && u.MemorySwap == 0:
+		return errInvalid.WithMessage("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+	}
+	return nil
+}
+
 // mergeResources takes what an update sets; zero means unchanged.
 func mergeResources(to *mobycontainer.Resources, from mobycontainer.Resources) {
 	set(&to.CPUShares, from.CPUShares)
@@ -88,11 +116,7 @@ func mergeResources(to *mobycontainer.Resources, from mobycontainer.Resources) {
 	set(&to.CpusetCpus, from.CpusetCpus)
 	set(&to.CpusetMems, from.CpusetMems)
 	set(&to.BlkioWeight, from.BlkioWeight)
-	if from.NanoCPUs != 0 {
-		to.NanoCPUs, to.CPUPeriod, to.CPUQuota = from.NanoCPUs, 0, 0
-	} else if from.CPUQuota != 0 {
-		to.NanoCPUs = 0
-	}
+	set(&to.NanoCPUs, from.NanoCPUs)
 	if from.PidsLimit != nil {
 		to.PidsLimit = from.PidsLimit
 	}

@@ -53,7 +53,7 @@ func TestUserMountsReplaceTheDefaults(t *testing.T) {
 				own = append(own, specs.Mount{Destination: destination, Type: "bind", Source: "/from"})
 			}
 			var want []string
-			for _, m := range defaultMounts(input(nil)) {
+			for _, m := range defaultMounts(input(nil), false) {
 				if !slices.Contains(c.gone, m.Destination) {
 					want = append(want, m.Destination)
 				}
@@ -75,6 +75,25 @@ func TestTheHostsIPCBringsItsFiles(t *testing.T) {
 	for _, want := range []string{"/dev/shm bind /dev/shm rbind,nosuid,noexec,nodev", "/dev/mqueue bind /dev/mqueue rbind,nosuid,noexec,nodev"} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("%q is not among\n%s", want, strings.Join(lines, "\n"))
+		}
+	}
+}
+
+func TestSharedMemoryOfAnotherContainerIsMounted(t *testing.T) {
+	lines := tableOf(build(t, func(in *Input) { in.Shm = "/var/lib/davit/containers/def/shm" }))
+	if want := "/dev/shm bind /var/lib/davit/containers/def/shm rbind,nosuid,noexec,nodev"; !slices.Contains(lines, want) {
+		t.Errorf("%q is not among\n%s", want, strings.Join(lines, "\n"))
+	}
+}
+
+func TestCgroupsAreWritableWhereAsked(t *testing.T) {
+	for option, want := range map[string]string{
+		"writable-cgroups=true":  "/sys/fs/cgroup cgroup cgroup nosuid,noexec,nodev",
+		"writable-cgroups=false": "/sys/fs/cgroup cgroup cgroup ro,nosuid,noexec,nodev",
+	} {
+		lines := tableOf(build(t, func(in *Input) { in.HostConfig.SecurityOpt = []string{option} }))
+		if !slices.Contains(lines, want) || !slices.Contains(lines, "/sys sysfs sysfs nosuid,noexec,nodev,ro") {
+			t.Errorf("%s: mounts\n%s", option, strings.Join(lines, "\n"))
 		}
 	}
 }

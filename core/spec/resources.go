@@ -152,6 +152,9 @@ func blockIO(r container.Resources) (*specs.LinuxBlockIO, error) {
 		if err != nil {
 			return nil, err
 		}
+		if w.Weight < 10 || w.Weight > 1000 {
+			return nil, invalid("Range of blkio weight is from 10 to 1000")
+		}
 		device := specs.LinuxWeightDevice{Weight: &w.Weight}
 		device.Major, device.Minor = major, minor
 		b.WeightDevice, used = append(b.WeightDevice, device), true
@@ -229,6 +232,9 @@ func addDevices(s *specs.Spec, host *container.HostConfig) error {
 		access := d.CgroupPermissions
 		if access == "" {
 			access = "rwm"
+		}
+		if strings.Trim(access, "rwm") != "" {
+			return invalid("error gathering device information while adding custom device %q: invalid cgroup permissions %q", d.PathOnHost, access)
 		}
 		list, err := devicesBelow(d.PathOnHost, inside, nil)
 		if err == nil && len(list) == 0 {

@@ -91,15 +91,22 @@ func capabilities(privileged bool, add, drop []string) ([]string, error) {
 // security is what --security-opt says.
 type security struct {
 	noNewPrivileges bool
+	writableCgroups bool
 	seccomp         string // "": Docker's profile, "unconfined", or a profile's JSON
 }
 
 func parseSecurity(options []string) (security, error) {
 	var s security
 	for _, option := range options {
+		if option == "disable" { // an old way to say label=disable
+			continue
+		}
 		key, value, found := strings.Cut(option, "=")
 		if !found {
 			key, value, found = strings.Cut(option, ":")
+		}
+		if !found && key != "no-new-privileges" {
+			return s, invalid("invalid --security-opt 1: %q", option)
 		}
 		switch key {
 		case "no-new-privileges":
@@ -107,10 +114,16 @@ func parseSecurity(options []string) (security, error) {
 			if found {
 				on, err := strconv.ParseBool(value)
 				if err != nil {
-					return s, invalid("invalid --security-opt: %q", option)
+					return s, invalid("invalid --security-opt 2: %q", option)
 				}
 				s.noNewPrivileges = on
 			}
+		case "writable-cgroups":
+			on, err := strconv.ParseBool(value)
+			if err != nil {
+				return s, invalid("invalid --security-opt 2: %q", option)
+			}
+			s.writableCgroups = on
 		case "seccomp":
 			s.seccomp = value
 			if value == "builtin" {
@@ -124,20 +137,13 @@ func parseSecurity(options []string) (security, error) {
 			if value != "unconfined" && value != "" {
 				return s, fmt.Errorf("--security-opt %s: AppArmor profiles are not supported: %w", option, errdefs.ErrNotImplemented)
 			}
-		case "systempaths", "writable-cgroups":
-			return s, fmt.Errorf("--security-opt %s: %w", option, errdefs.ErrNotImplemented)
 		default:
-			return s, unknownOption(option, found)
+			// systempaths=unconfined is the client's word for empty MaskedPaths and
+			// ReadonlyPaths.
+			return s, invalid("invalid --security-opt 2: %q", option)
 		}
 	}
 	return s, nil
-}
-
-func unknownOption(option string, hasValue bool) error {
-	if !hasValue {
-		return invalid("invalid --security-opt 1: %q", option)
-	}
-	return invalid("invalid --security-opt 2: %q", option)
 }
 
 // profiles holds Docker's default profile for each set of capabilities: it is

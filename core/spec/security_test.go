@@ -89,6 +89,8 @@ func TestSecurityOptionsAreRead(t *testing.T) {
 		"seccomp=builtin":              {},
 		"seccomp=" + profile:           {seccomp: profile},
 		"label=disable":                {},
+		"disable":                      {},
+		"writable-cgroups=true":        {writableCgroups: true},
 		"label:disable":                {},
 		"apparmor=unconfined":          {},
 		"apparmor:unconfined":          {},
@@ -105,14 +107,16 @@ func TestSecurityOptionsAreRead(t *testing.T) {
 func TestBadSecurityOptionsAreRefused(t *testing.T) {
 	for option, text := range map[string]string{
 		"nosuch=x": `invalid --security-opt 2: "nosuch=x"`, "=x": `invalid --security-opt 2: "=x"`, "nosuch:x": `invalid --security-opt 2: "nosuch:x"`,
-		"no-new-privileges=maybe": `invalid --security-opt: "no-new-privileges=maybe"`,
+		"systempaths=unconfined": `invalid --security-opt 2: "systempaths=unconfined"`, "seccomp": `invalid --security-opt 1: "seccomp"`,
+		"writable-cgroups=maybe":  `invalid --security-opt 2: "writable-cgroups=maybe"`,
+		"no-new-privileges=maybe": `invalid --security-opt 2: "no-new-privileges=maybe"`,
 	} {
 		_, err := Build(input(func(in *Input) { in.HostConfig.SecurityOpt = []string{option} }))
 		refused(t, err, text)
 	}
 	// What is not there is not pretended: a container that asked to be confined
 	// must not run as if it was.
-	for _, option := range []string{"label=type:svirt_t", "apparmor=docker-default", "systempaths=unconfined", "writable-cgroups=true"} {
+	for _, option := range []string{"label=type:svirt_t", "apparmor=docker-default"} {
 		_, err := Build(input(func(in *Input) { in.HostConfig.SecurityOpt = []string{option} }))
 		if !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "--security-opt "+option) {
 			t.Errorf("%s is answered %v", option, err)

@@ -32,6 +32,7 @@ type Input struct {
 	HostPID, HostIPC     bool
 	HostUTS              bool
 	HostCgroupns         bool
+	Shm                  string        // host's directory to mount as /dev/shm; empty: a tmpfs of its own
 	Mounts               []specs.Mount // besides the defaults
 }
 
@@ -70,7 +71,7 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = hiddenPaths(host)
-	s.Mounts = mounts(in)
+	s.Mounts = mounts(in, host.Privileged || security.writableCgroups)
 	s.Linux.RootfsPropagation = rootPropagation(in.Mounts)
 	if s.Linux.Seccomp, err = security.profile(s, host.Privileged); err != nil {
 		return nil, err
@@ -184,7 +185,7 @@ func hiddenPaths(host *container.HostConfig) (masked, readonly []string) {
 
 // defaultMounts are those of the runtime-spec's Linux containers, in the order
 // in which they have to be made.
-func defaultMounts(in Input) []specs.Mount {
+func defaultMounts(in Input, writableCgroups bool) []specs.Mount {
 	list := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -197,11 +198,14 @@ func defaultMounts(in Input) []specs.Mount {
 	for i := range list {
 		m := &list[i]
 		switch {
-		case in.HostConfig.Privileged && m.Type == "sysfs", in.HostConfig.Privileged && m.Type == "cgroup":
+		case in.HostConfig.Privileged && m.Type == "sysfs", writableCgroups && m.Type == "cgroup":
 			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
 		case in.HostIPC && (m.Destination == "/dev/shm" || m.Destination == "/dev/mqueue"):
 			*m = specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Destination, Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 		}
+	}
+	if in.Shm != "" {
+		list[len(list)-1] = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: in.Shm, Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 	}
 	if in.HostConfig.IpcMode.IsNone() {
 		list = slices.DeleteFunc(list, func(m specs.Mount) bool { return m.Destination == "/dev/shm" })
@@ -211,12 +215,12 @@ func defaultMounts(in Input) []specs.Mount {
 
 // mounts are the defaults that the user does not replace, the user's, and the
 // init.
-func mounts(in Input) []specs.Mount {
+func mounts(in Input, writableCgroups bool) []specs.Mount {
 	own := map[string]bool{}
 	for _, m := range in.Mounts {
 		own[path.Clean(m.Destination)] = true
 	}
-	list := slices.DeleteFunc(defaultMounts(in), func(m specs.Mount) bool {
+	list := slices.DeleteFunc(defaultMounts(in, writableCgroups), func(m specs.Mount) bool {
 		// A /dev of the user's own has no use for what is mounted below it.
 		return own[m.Destination] || own["/dev"] && strings.HasPrefix(m.Destination, "/dev/")
 	})
@@ -298,6 +302,9 @@ func rlimits(list []*container.Ulimit) ([]specs.POSIXRlimit, error) {
 		name, ok := rlimitNames[strings.ToLower(u.Name)]
 		if !ok {
 			return nil, invalid("invalid ulimit type: %s (known: %s)", u.Name, strings.Join(slices.Sorted(maps.Keys(rlimitNames)), ", "))
+		}
+		if u.Hard >= 0 && (u.Soft > u.Hard || u.Soft < 0) {
+			return nil, invalid("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
 		}
 		limits = append(limits, specs.POSIXRlimit{Type: name, Hard: uint64(u.Hard), Soft: uint64(u.Soft)})
 	}
