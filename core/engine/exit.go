@@ -80,7 +80,7 @@ func (e *Engine) ended(ctx context.Context, c *container.Container, exit runtime
 	}
 	change := func(r *container.Record) (err error) {
 		r.PID, r.Socket = 0, ""
-		r.ExitCode, r.FinishedAt, r.OOMKilled = exit.Code, exit.At, exit.OOMKilled
+		r.ExitCode, r.FinishedAt, r.OOMKilled, r.Error = exit.Code, exit.At, exit.OOMKilled, exit.Reason
 		for name, endpoint := range r.Endpoints {
 			endpoint.Attached = nil
 			r.Endpoints[name] = endpoint

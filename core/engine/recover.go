@@ -112,7 +112,7 @@ func (e *Engine) settle(c *container.Container, exit *runtime.Exit) error {
 			r.Endpoints[name] = endpoint
 		}
 		if exit != nil && (r.Status.Alive() || r.FinishedAt.IsZero()) {
-			r.ExitCode, r.FinishedAt, r.OOMKilled = exit.Code, exit.At, exit.OOMKilled
+			r.ExitCode, r.FinishedAt, r.OOMKilled, r.Error = exit.Code, exit.At, exit.OOMKilled, exit.Reason
 		}
 		if r.Status.Alive() || r.Status == container.Restarting {
 			r.Status = container.Exited

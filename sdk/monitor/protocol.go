@@ -96,6 +96,7 @@ type Exit struct {
 	Code      int       `json:"code"`
 	At        time.Time `json:"at"`
 	OOMKilled bool      `json:"oomKilled,omitempty"`
+	Reason    string    `json:"reason,omitempty"` // why Code is not the process's own word
 }
 
 // States of a process.

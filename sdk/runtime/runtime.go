@@ -76,6 +76,9 @@ type Exit struct {
 	Code      int // 0-255; 128+n for death by signal n
 	At        time.Time
 	OOMKilled bool
+	// Reason says, in words for the user, why Code is not the process's own word:
+	// its monitor died, and what was left was killed. Empty: it is.
+	Reason string
 }
 
 // Status is the state of a container as its runtime knows it.

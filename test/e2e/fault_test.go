@@ -184,11 +184,55 @@ func TestTheEndOfAContainerIsNotMissed(t *testing.T) {
 	})
 	// A container whose monitor was killed is killed, too: nobody holds its streams.
 	eventually(t, "the end of the container without a monitor", func() error {
-		if got := c.ok("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", c.own("monitored")); got != "exited 137" {
+		if got := c.ok("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}", c.own("monitored")); !strings.HasPrefix(got, "exited 137 the container's monitor") {
 			return errors.New(got)
 		}
 		return nil
 	})
+}
+
+// TestAKilledMonitorTakesItsContainerAlong kills a monitor under a running
+// engine: the container's processes are found and killed, the user is told why,
+// and the restart policy applies.
+func TestAKilledMonitorTakesItsContainerAlong(t *testing.T) {
+	c := newClient(t, "davit", engine)
+	c.background("watched", "busybox", "sh", "-c", "trap '' TERM HUP PIPE; while :; do sleep 0.1; done")
+	c.background("returns", "--restart", "always", "busybox", "sleep", "600")
+	var pids []string
+	for _, name := range []string{"watched", "returns"} {
+		monitor := monitorOf(t, c.ok("inspect", "-f", "{{.Id}}", c.own(name)))
+		pid := c.ok("inspect", "-f", "{{.State.Pid}}", c.own(name))
+		outside(t, monitor, pid)
+		pids = append(pids, pid)
+		kill(t, monitor)
+	}
+	c.fails(1, "the container's monitor", "wait", c.own("watched"))
+	c.contains(c.ok("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}", c.own("watched")), "exited 137 the container's monitor")
+	// Dead it is; the host's init may not have collected it yet.
+	if body, err := os.ReadFile("/proc/" + pids[0] + "/stat"); err == nil && !strings.Contains(string(body), ") Z ") {
+		t.Errorf("the container's process lives on: %s", body)
+	}
+	eventually(t, "the restart", func() error {
+		if got := c.ok("inspect", "-f", "{{.State.Status}} {{.State.Pid}} {{.State.Error}}", c.own("returns")); !strings.HasPrefix(got, "running ") || strings.Contains(got, pids[1]) || strings.Contains(got, "monitor") {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+// outside proves that a monitor is not in its container's cgroups, nor its OOM
+// score the container's.
+func outside(t *testing.T, monitor int, pid string) {
+	t.Helper()
+	groups, own := read(t, fmt.Sprintf("/proc/%d/cgroup", monitor)), read(t, "/proc/"+pid+"/cgroup")
+	for line := range strings.Lines(own) {
+		if _, path, _ := strings.Cut(strings.TrimSpace(line), ":/"); path != "" && strings.Contains(groups, line) {
+			t.Errorf("the monitor is in the container's cgroup %s", line)
+		}
+	}
+	if score := strings.TrimSpace(read(t, "/proc/"+pid+"/oom_score_adj")); score != "0" {
+		t.Errorf("the container's OOM score is %s", score)
+	}
 }
 
 // monitorOf finds the process that has the container's ID as its argument.

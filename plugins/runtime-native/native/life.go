@@ -21,10 +21,6 @@ import (
 	"github.com/davit-engine/davit/sdk/runtime"
 )
 
-// killedCode is the exit code of a container whose monitor was killed: what is
-// left of it is killed, too.
-const killedCode = 128 + int(unix.SIGKILL)
-
 // Wait implements runtime.Driver.
 func (d *Driver) Wait(ctx context.Context, id, execID string) (runtime.Exit, error) {
 	r, err := d.load(id)
@@ -55,35 +51,11 @@ func (d *Driver) Wait(ctx context.Context, id, execID string) (runtime.Exit, err
 	if execID != "" {
 		return runtime.Exit{}, fmt.Errorf("exec %s of container %s is not known: %w", execID, id, errdefs.ErrNotFound)
 	}
-	exit, err = d.bury(id, r)
+	exit, err = d.bury(ctx, id, r)
 	if err != nil {
 		return runtime.Exit{}, err
 	}
 	return *exit, nil
-}
-
-// bury ends a container whose monitor is dead and left no status.
-func (d *Driver) bury(id string, r record) (*runtime.Exit, error) {
-	if r.monitorAlive() {
-		return nil, fmt.Errorf("monitor %d of container %s does not answer: %w", r.Monitor, id, errdefs.ErrUnavailable)
-	}
-	group, err := cgroup.Open(r.Cgroup)
-	if err == nil {
-		err = group.Kill()
-	}
-	if err != nil && !errdefs.IsNotFound(err) && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("killing what is left of container %s: %w", id, err)
-	}
-	exit := monitor.Exit{Code: killedCode, At: time.Now().UTC()}
-	body, err := json.Marshal(exit)
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(d.dir(id), monitor.ExitName)
-	if err := os.WriteFile(file+".new", body, 0o600); err != nil {
-		return nil, err
-	}
-	return convertExit(&exit), os.Rename(file+".new", file)
 }
 
 // Adopt implements runtime.Driver.
@@ -120,7 +92,7 @@ func (d *Driver) Adopt(ctx context.Context, id string) (runtime.State, error) {
 			state.Status = runtime.StatusUnknown
 			return state, nil
 		}
-		exit, err = d.bury(id, r)
+		exit, err = d.bury(ctx, id, r)
 	}
 	if err != nil {
 		return state, err

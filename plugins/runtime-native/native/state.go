@@ -100,25 +100,34 @@ func convertExit(e *monitor.Exit) *runtime.Exit {
 	if e == nil {
 		return nil
 	}
-	return &runtime.Exit{Code: e.Code, At: e.At, OOMKilled: e.OOMKilled}
+	return &runtime.Exit{Code: e.Code, At: e.At, OOMKilled: e.OOMKilled, Reason: e.Reason}
 }
 
 // startTime is field 22 of /proc/<pid>/stat; empty if there is no such process.
 func startTime(pid int) string {
+	_, start := processState(pid)
+	return start
+}
+
+// processState reads fields 3 and 22 of /proc/<pid>/stat: the state's letter and
+// the start time in clock ticks; empty if there is no such process.
+func processState(pid int) (state, start string) {
 	body, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	// The command's name may hold anything, spaces and parentheses too.
 	end := strings.LastIndexByte(string(body), ')')
 	fields := strings.Fields(string(body[end+1:]))
 	if len(fields) < 20 {
-		return ""
+		return "", ""
 	}
-	return fields[19]
+	return fields[0], fields[19]
 }
 
-// monitorAlive says whether the recorded monitor still runs.
+// monitorAlive says whether the recorded monitor still runs. One that only waits
+// to be collected does not.
 func (r record) monitorAlive() bool {
-	return r.Monitor > 0 && r.MonitorStart != "" && startTime(r.Monitor) == r.MonitorStart
+	state, start := processState(r.Monitor)
+	return r.Monitor > 0 && start != "" && start == r.MonitorStart && state != "Z" && state != "X"
 }

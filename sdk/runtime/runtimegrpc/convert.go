@@ -61,14 +61,14 @@ func exitToProto(e *runtime.Exit) *runtimev1.Exit {
 	if e == nil {
 		return nil
 	}
-	return &runtimev1.Exit{Code: int32(e.Code), At: timeToProto(e.At), OomKilled: e.OOMKilled}
+	return &runtimev1.Exit{Code: int32(e.Code), At: timeToProto(e.At), OomKilled: e.OOMKilled, Reason: e.Reason}
 }
 
 func exitFromProto(p *runtimev1.Exit) *runtime.Exit {
 	if p == nil {
 		return nil
 	}
-	return &runtime.Exit{Code: int(p.GetCode()), At: timeFromProto(p.GetAt()), OOMKilled: p.GetOomKilled()}
+	return &runtime.Exit{Code: int(p.GetCode()), At: timeFromProto(p.GetAt()), OOMKilled: p.GetOomKilled(), Reason: p.GetReason()}
 }
 
 func statusToProto(s runtime.Status) runtimev1.Status {

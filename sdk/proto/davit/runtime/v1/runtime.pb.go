@@ -338,7 +338,10 @@ type Exit struct {
 	// When.
 	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	// Whether the kernel killed a process of the container for memory.
-	OomKilled     bool `protobuf:"varint,3,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	OomKilled bool `protobuf:"varint,3,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	// Why the code is not the process's own word, in words for the user: for
+	// example, that its monitor was killed and took it along. Empty: it is.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +395,13 @@ func (x *Exit) GetOomKilled() bool {
 		return x.OomKilled
 	}
 	return false
+}
+
+func (x *Exit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // State describes a container.
@@ -2451,12 +2461,13 @@ const file_davit_runtime_v1_runtime_proto_rawDesc = "" +
 	"\bmax_file\x18\x03 \x01(\x05R\amaxFile\"3\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +
-	"\x06socket\x18\x02 \x01(\tR\x06socket\"e\n" +
+	"\x06socket\x18\x02 \x01(\tR\x06socket\"}\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
 	"\n" +
-	"oom_killed\x18\x03 \x01(\bR\toomKilled\"\x9f\x01\n" +
+	"oom_killed\x18\x03 \x01(\bR\toomKilled\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x9f\x01\n" +
 	"\x05State\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x18.davit.runtime.v1.StatusR\x06status\x12\x10\n" +
