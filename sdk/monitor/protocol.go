@@ -60,6 +60,8 @@ type Request struct {
 	// inside the container as it is.
 	Streams *Streams        `json:"streams,omitempty"`
 	Process json.RawMessage `json:"process,omitempty"`
+	// Birth is what the process cannot give itself: a Birth of package launch.
+	Birth json.RawMessage `json:"birth,omitempty"`
 	// CgroupFiles are the files to write "0" to (v1) or the directory (v2) that
 	// the new process joins.
 	CgroupFiles []string `json:"cgroupFiles,omitempty"`

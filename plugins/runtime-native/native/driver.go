@@ -177,6 +177,9 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 }
 
 func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
+	if spec.Process != nil && spec.Process.OOMScoreAdj == nil {
+		spec.Process.OOMScoreAdj = &d.oomScore
+	}
 	t, err := translate.Spec(spec, c.Rootfs, filepath.Join(dir, rootfsName), group)
 	if err != nil {
 		return supervise.Config{}, err
@@ -189,9 +192,6 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		return supervise.Config{}, err
 	}
 	t.Stage.Container.Hooks = hooks
-	if t.Stage.Process.OOMScoreAdj == nil {
-		t.Stage.Process.OOMScoreAdj = &d.oomScore
-	}
 	t.Stage.Process.Terminal = c.IO.Terminal
 	if c.IO.Width > 0 && c.IO.Height > 0 {
 		t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
@@ -206,7 +206,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	}
 	// What an exec needs again of the container's spec.
 	template, err := json.Marshal(execTemplate{
-		Seccomp: t.Stage.Seccomp, OOMScoreAdj: t.Stage.Process.OOMScoreAdj, Personality: t.Stage.Process.Personality, MemoryPolicy: t.Stage.Process.MemoryPolicy,
+		Birth: t.Exec, Seccomp: t.Stage.Seccomp, OOMScoreAdj: spec.Process.OOMScoreAdj, Personality: t.Stage.Process.Personality, MemoryPolicy: t.Stage.Process.MemoryPolicy,
 	})
 	if err != nil {
 		return supervise.Config{}, err
@@ -215,7 +215,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		return supervise.Config{}, err
 	}
 	config := supervise.Config{
-		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join,
+		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join, Birth: t.Birth,
 		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID,
 	}
 	config.CgroupFiles, config.CgroupDir, err = membership(group)

@@ -13,6 +13,7 @@ import (
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/launch"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 	"github.com/davit-engine/davit/sdk/runtime"
 )
@@ -23,6 +24,7 @@ type execTemplate struct {
 	Seccomp     *sandbox.Seccomp `json:"seccomp,omitempty"`
 	OOMScoreAdj *int             `json:"oomScoreAdj,omitempty"`
 
+	Birth        launch.Birth          `json:"birth"`
 	Personality  *uint32               `json:"personality,omitempty"`
 	MemoryPolicy *sandbox.MemoryPolicy `json:"memoryPolicy,omitempty"`
 }
@@ -56,7 +58,8 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if e.IO.Width > 0 && e.IO.Height > 0 {
 		converted.Width, converted.Height = e.IO.Width, e.IO.Height
 	}
-	if _, converted.Affinity, err = translate.CPUAffinity(process.ExecCPUAffinity); err != nil {
+	birth := template.Birth
+	if birth.Affinity, converted.Affinity, err = translate.CPUAffinity(process.ExecCPUAffinity); err != nil {
 		return runtime.Process{}, err
 	}
 	converted.Keyring, converted.Personality, converted.MemoryPolicy = keyring(e.ID), template.Personality, template.MemoryPolicy
@@ -70,8 +73,12 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if converted.Caps == nil {
 		stage.Seccomp = nil // a privileged exec
 	}
+	birth = translate.ForExec(birth, &stage)
 	request := monitor.Request{Op: monitor.OpExec, Exec: e.ExecID}
 	if request.Process, err = json.Marshal(stage); err != nil {
+		return runtime.Process{}, err
+	}
+	if request.Birth, err = json.Marshal(birth); err != nil {
 		return runtime.Process{}, err
 	}
 	s := streams(e.IO)

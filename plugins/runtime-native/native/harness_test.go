@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -340,4 +341,27 @@ func waitFor(t *testing.T, what string, done func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}
+}
+
+// privateMounts answers a thread with a copy of the host's mount namespace, for
+// the time of the test.
+func privateMounts(t *testing.T) int {
+	t.Helper()
+	made, over := make(chan error, 1), make(chan struct{})
+	t.Cleanup(func() { close(over) })
+	var thread int
+	go func() {
+		goruntime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		thread = unix.Gettid()
+		err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
+		}
+		made <- err
+		<-over
+	}()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	return thread
 }

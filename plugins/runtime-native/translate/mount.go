@@ -120,6 +120,8 @@ func addOption(m *sandbox.Mount, option string) error {
 	switch {
 	case option == "tmpcopyup":
 		m.CopyUp = true
+	case option == "idmap", option == "ridmap":
+		m.IDMap = &sandbox.IDMap{Recursive: option == "ridmap"}
 	case option == "bind", option == "rbind", option == "remount", slices.Contains(ignored, option):
 	case option == "":
 		return fmt.Errorf("an option of the mount of %s is empty: %w", m.Target, errdefs.ErrInvalidArgument)

@@ -16,20 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/sdk/monitor/fork"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 	"github.com/davit-engine/davit/sdk/mount"
 )
-
-// namespaceFlags are the CLONE_NEW* flags by their name in the runtime-spec.
-var namespaceFlags = map[specs.LinuxNamespaceType]int{
-	specs.MountNamespace:   unix.CLONE_NEWNS,
-	specs.PIDNamespace:     unix.CLONE_NEWPID,
-	specs.NetworkNamespace: unix.CLONE_NEWNET,
-	specs.IPCNamespace:     unix.CLONE_NEWIPC,
-	specs.UTSNamespace:     unix.CLONE_NEWUTS,
-	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
-}
 
 // Container is a spec in the words of stage and launch.
 type Container struct {
@@ -38,6 +29,11 @@ type Container struct {
 	Join       []launch.Join
 	// OwnPID says that execs have to enter a pid namespace.
 	OwnPID bool
+	// Birth and Exec are how init and execs are born.
+	Birth, Exec launch.Birth
+
+	user       bool // it has a user namespace, with these maps if they are known
+	uids, gids []fork.Map
 }
 
 // Spec translates a complete OCI spec but for its seccomp section. The root
@@ -49,9 +45,6 @@ func Spec(spec *specs.Spec, rootfs []mount.Mount, root string, group *cgroup.Gro
 	}
 	if spec.Linux == nil {
 		return nil, fmt.Errorf("linux section is missing: %w", errdefs.ErrInvalidArgument)
-	}
-	if len(spec.Linux.UIDMappings)+len(spec.Linux.GIDMappings) > 0 {
-		return nil, fmt.Errorf("user namespaces are not supported by runtime native yet: %w", errdefs.ErrNotImplemented)
 	}
 	if err := checkSpec(spec); err != nil {
 		return nil, err
@@ -86,6 +79,9 @@ func Spec(spec *specs.Spec, rootfs []mount.Mount, root string, group *cgroup.Gro
 		if err != nil {
 			return nil, err
 		}
+		if err := t.mapOwners(&converted, nil, nil); err != nil {
+			return nil, err
+		}
 		container.Root = append(container.Root, converted)
 	}
 	if err := t.mounts(spec, container, group); err != nil {
@@ -108,6 +104,9 @@ func Spec(spec *specs.Spec, rootfs []mount.Mount, root string, group *cgroup.Gro
 		return nil, err
 	}
 	if process.MemoryPolicy, err = memoryPolicy(spec.Linux.MemoryPolicy); err != nil {
+		return nil, err
+	}
+	if err := t.privileges(spec, container, &process); err != nil {
 		return nil, err
 	}
 	t.Stage = sandbox.Config{Container: container, Process: process}
@@ -150,6 +149,9 @@ func (t *Container) mounts(spec *specs.Spec, container *sandbox.Container, group
 		if err != nil {
 			return err
 		}
+		if err := t.mapOwners(&converted, m.UIDMappings, m.GIDMappings); err != nil {
+			return err
+		}
 		if m.Destination == "/dev" && converted.Type == "bind" {
 			container.KeepDev = true
 		}
@@ -160,32 +162,4 @@ func (t *Container) mounts(spec *specs.Spec, container *sandbox.Container, group
 
 func (t *Container) cgroupNamespace(spec *specs.Spec) bool {
 	return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
-}
-
-func (t *Container) namespaces(spec *specs.Spec, container *sandbox.Container) error {
-	mountNamespace := false
-	for _, n := range spec.Linux.Namespaces {
-		flag, ok := namespaceFlags[n.Type]
-		if !ok {
-			return fmt.Errorf("namespace %q is not supported by runtime native yet: %w", n.Type, errdefs.ErrNotImplemented)
-		}
-		switch {
-		case n.Path != "" && (n.Type == specs.MountNamespace || n.Type == specs.CgroupNamespace):
-			return fmt.Errorf("joining a %s namespace by path is not supported by runtime native: %w", n.Type, errdefs.ErrNotImplemented)
-		case n.Path != "":
-			t.Join = append(t.Join, launch.Join{Type: flag, Path: n.Path})
-			t.OwnPID = t.OwnPID || n.Type == specs.PIDNamespace
-		case n.Type == specs.CgroupNamespace:
-			container.Unshare |= flag
-		default:
-			t.CloneFlags |= uintptr(flag)
-			mountNamespace = mountNamespace || n.Type == specs.MountNamespace
-			t.OwnPID = t.OwnPID || n.Type == specs.PIDNamespace
-			container.NetUp = container.NetUp || n.Type == specs.NetworkNamespace
-		}
-	}
-	if !mountNamespace {
-		return fmt.Errorf("a container needs a mount namespace of its own: %w", errdefs.ErrInvalidArgument)
-	}
-	return nil
 }

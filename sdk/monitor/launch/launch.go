@@ -36,6 +36,7 @@ type Join struct {
 type Stage struct {
 	Name   string
 	Config []byte // sandbox.Config as JSON
+	Birth
 	// Flags are the CLONE_NEW* flags of the new process.
 	Flags uintptr
 	// Join are namespaces entered by path before the clone.
@@ -64,7 +65,9 @@ type Stage struct {
 type Child struct {
 	PID   int
 	hooks func(pid int) error
-	sync  *os.File
+	// prepare are mounts that the stage will ask for; nil for none.
+	prepare *sandbox.Preparation
+	sync    *os.File
 }
 
 // Start clones the stage and does not wait for it.
@@ -81,6 +84,10 @@ func (s Stage) Start() (*Child, error) {
 		return nil, err
 	}
 	defer func() { _ = config.Close() }()
+	if err := s.own(); err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
 	files := []uintptr{s.Stdin.Fd(), s.Stdout.Fd(), s.Stderr.Fd(), config.Fd(), theirs.Fd()}
 	files = append(files, optional(s.Init), optional(s.StartSocket))
 	files = append(files, s.Extra...)
@@ -89,7 +96,12 @@ func (s Stage) Start() (*Child, error) {
 		_ = ours.Close()
 		return nil, err
 	}
-	return &Child{PID: pid, hooks: s.Hooks, sync: ours}, nil
+	child := &Child{PID: pid, hooks: s.Hooks, prepare: s.Prepare, sync: ours}
+	if err := s.raise(pid); err != nil {
+		child.Close()
+		return nil, err
+	}
+	return child, nil
 }
 
 // optional is a descriptor or, for 0, what ForkExec closes in the child.
@@ -135,29 +147,43 @@ func (s Stage) forkOnThread(files []uintptr) (int, error) {
 	return got.pid, got.err
 }
 
+// environment is the stage's: one processor, and no garbage to speak of.
+var environment = []string{"GOMAXPROCS=1", "GOGC=off"}
+
 func (s Stage) fork(files []uintptr) (int, error) {
+	if len(s.Affinity) > 0 {
+		if err := sandbox.SetAffinity(s.Affinity); err != nil {
+			return 0, fmt.Errorf("setting the CPU affinity: %w", err)
+		}
+	}
 	for _, path := range s.CgroupFiles {
 		if err := writeZero(path); err != nil {
 			return 0, fmt.Errorf("joining cgroup: %w", err)
 		}
 	}
-	for _, join := range s.Join {
-		fd, err := unix.Open(join.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return 0, fmt.Errorf("opening namespace %s: %w", join.Path, err)
+	// The running executable: it was started from a read-only mount, so that nothing
+	// inside a container can write to it.
+	executable, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = unix.Close(executable) }()
+	enter, err := s.join()
+	defer func() {
+		for _, namespace := range enter {
+			_ = unix.Close(namespace.FD)
 		}
-		err = unix.Setns(fd, join.Type)
-		_ = unix.Close(fd)
-		if err != nil {
-			return 0, fmt.Errorf("joining namespace %s: %w", join.Path, err)
-		}
+	}()
+	if err != nil {
+		return 0, err
 	}
 	if s.PIDNamespace > 0 {
 		if err := unix.Setns(s.PIDNamespace, unix.CLONE_NEWPID); err != nil {
 			return 0, fmt.Errorf("joining the container's pid namespace: %w", err)
 		}
 	}
-	attr := &syscall.ProcAttr{Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: s.Flags}}
+	cgroup := -1
+	attr := &syscall.ProcAttr{Env: environment, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: s.Flags}}
 	if s.CgroupDir != "" {
 		dir, err := unix.Open(s.CgroupDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -165,14 +191,16 @@ func (s Stage) fork(files []uintptr) (int, error) {
 		}
 		defer func() { _ = unix.Close(dir) }()
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
+		cgroup = dir
 	}
 	// Descriptors that this process inherited itself without the flag are not for
 	// containers; the child's own are copied after this.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 0, fmt.Errorf("closing descriptors on execve: %w", err)
 	}
-	// The running executable: it was started from a read-only mount, so that nothing
-	// inside a container can write to it.
+	if s.delivered() {
+		return s.deliver(files, enter, executable, cgroup)
+	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{s.Name}, attr)
 	if err != nil {
 		return 0, fmt.Errorf("cloning: %w", err)
@@ -204,6 +232,12 @@ func (c *Child) WaitReady() (terminal int, err error) {
 	}
 	if n == 0 {
 		return -1, errors.New("the container's init died before it was ready")
+	}
+	if message[0] == sandbox.MessageMounts && c.prepare != nil {
+		if err := c.sendMounts(); err != nil {
+			return -1, err
+		}
+		return c.WaitReady()
 	}
 	if message[0] == sandbox.MessageHooks {
 		if c.hooks != nil {

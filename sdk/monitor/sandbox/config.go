@@ -51,12 +51,16 @@ type Container struct {
 	// Propagation of the host's mounts into the container's namespace (MS_SLAVE,
 	// MS_SHARED, MS_PRIVATE, plus MS_REC); RootPropagation is that of the
 	// container's root when all is mounted, 0 for none in particular.
-	Propagation     uintptr  `json:"propagation"`
-	RootPropagation uintptr  `json:"rootPropagation,omitempty"`
-	Root            []Mount  `json:"root"`
-	ReadOnly        bool     `json:"readOnly,omitempty"`
-	Mounts          []Mount  `json:"mounts"`
-	Devices         []Device `json:"devices"`
+	Propagation     uintptr `json:"propagation"`
+	RootPropagation uintptr `json:"rootPropagation,omitempty"`
+	Root            []Mount `json:"root"`
+	// Prepared is the number of mounts that the parent makes (Preparation); with
+	// PreparedRoot the first of them is the root filesystem.
+	Prepared     int      `json:"prepared,omitempty"`
+	PreparedRoot bool     `json:"preparedRoot,omitempty"`
+	ReadOnly     bool     `json:"readOnly,omitempty"`
+	Mounts       []Mount  `json:"mounts"`
+	Devices      []Device `json:"devices"`
 	// KeepDev leaves /dev as it is: it is the host's own.
 	KeepDev    bool              `json:"keepDev,omitempty"`
 	Masked     []string          `json:"masked,omitempty"`
@@ -88,6 +92,10 @@ type Mount struct {
 	// applied in this order.
 	Propagation []uintptr `json:"propagation,omitempty"`
 	Data        []string  `json:"data,omitempty"` // filesystem options, "key" or "key=value"
+	// Prepared says that the parent makes the mount; here is only its place.
+	Prepared bool `json:"prepared,omitempty"`
+	// IDMap maps the owners of its files; for the layers of an overlay, theirs.
+	IDMap *IDMap `json:"idMap,omitempty"`
 	// CopyUp fills a tmpfs with what the image has at Target.
 	CopyUp bool `json:"copyUp,omitempty"`
 	// Link makes a symbolic link to Source at Target instead of a mount.
@@ -102,6 +110,8 @@ type Device struct {
 	Minor uint32 `json:"minor,omitempty"`
 	UID   int    `json:"uid,omitempty"`
 	GID   int    `json:"gid,omitempty"`
+	// Prepared says that the parent makes the node.
+	Prepared bool `json:"prepared,omitempty"`
 }
 
 // Process is the program and its rights.

@@ -11,6 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// makeMount makes a mount that is attached nowhere yet, or takes the parent's.
+func (s *stage) makeMount(m Mount) (int, error) {
+	if m.Prepared {
+		return s.next()
+	}
+	return createMount(m)
+}
+
 // createMount makes a mount that is attached nowhere yet.
 func createMount(m Mount) (int, error) {
 	var fd int
@@ -22,6 +30,12 @@ func createMount(m Mount) (int, error) {
 	}
 	if err != nil {
 		return -1, err
+	}
+	if m.IDMap != nil && m.Type != "overlay" {
+		if err := applyMap(fd, m.IDMap); err != nil {
+			_ = unix.Close(fd)
+			return -1, err
+		}
 	}
 	if m.CopyUp {
 		return fd, nil // it has to be written to first
@@ -171,7 +185,7 @@ func (s *stage) mountOne(m Mount) error {
 	if m.Remount {
 		return s.remount(m)
 	}
-	fd, err := createMount(m)
+	fd, err := s.makeMount(m)
 	if err != nil {
 		return err
 	}

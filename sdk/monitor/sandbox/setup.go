@@ -24,6 +24,7 @@ func (s *stage) containerSteps() []step {
 		{"making mounts private", s.makePrivate},
 		{"setting the hostname", s.setHostname},
 		{"bringing loopback up", s.loopbackUp},
+		{"taking over mounts", s.receivePrepared},
 		{"mounting the root filesystem", s.mountRoot},
 		// Before pivot_root: bind sources are host paths.
 		{"mounting", s.mountAll},
@@ -58,7 +59,11 @@ func (s *stage) makePrivate() error {
 	if c.Propagation&unix.MS_SHARED == 0 {
 		return nil
 	}
-	for dir := c.Rootfs; ; dir = filepath.Dir(dir) {
+	below := c.Rootfs
+	if c.PreparedRoot {
+		below = "/"
+	}
+	for dir := below; ; dir = filepath.Dir(dir) {
 		err := unix.Mount("", dir, "", unix.MS_PRIVATE, "")
 		if err == nil || dir == "/" || !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted just here
 			return err
@@ -104,6 +109,9 @@ func (s *stage) loopbackUp() error {
 
 // mountRoot mounts the root filesystem over the bundle's directory and opens it.
 func (s *stage) mountRoot() error {
+	if s.Container.PreparedRoot {
+		return s.adoptRoot()
+	}
 	dir, mounts := s.Container.Rootfs, s.Container.Root
 	if len(mounts) == 0 { // a plain directory still has to be a mount for pivot_root
 		if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
@@ -248,6 +256,9 @@ func (s *stage) makeDevices() error {
 }
 
 func (s *stage) makeDevice(d Device) error {
+	if d.Prepared {
+		return s.bindDevice(d)
+	}
 	parent, err := s.ensureDir(filepath.Dir(d.Path))
 	if err != nil {
 		return err

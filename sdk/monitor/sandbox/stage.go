@@ -21,8 +21,12 @@ const (
 	MessageGo      = 'G' // from the monitor: execute
 	MessageLater   = 'L' // from the parent: the order comes on StartFD, from whoever connects
 	MessageFailure = 'F'
+	MessageMounts  = 'M' // the mounts that the parent makes are wanted; they ride along with answers in kind
 	MessageHooks   = 'H' // mounted: the parent's hooks may run; answered in kind
 )
+
+// MaxDescriptors is how many descriptors ride along with one message (SCM_MAX_FD).
+const MaxDescriptors = 253
 
 // step is one kernel step of a stage.
 type step struct {
@@ -76,12 +80,13 @@ func (s *stage) run() error {
 // stage is the state of one run.
 type stage struct {
 	Config
-	root     int // O_PATH descriptor of the container's root directory
-	proc     int // the proc filesystem that the stage mounted, -1 for none
-	null     int // a mount of the null device, -1 for none
-	terminal int // master of the terminal, -1 for none
-	label    int // where the label for execve is written, -1 for none
-	sync     int // socket to the one who waits for execve
+	root     int   // O_PATH descriptor of the container's root directory
+	proc     int   // the proc filesystem that the stage mounted, -1 for none
+	null     int   // a mount of the null device, -1 for none
+	terminal int   // master of the terminal, -1 for none
+	label    int   // where the label for execve is written, -1 for none
+	sync     int   // socket to the one who waits for execve
+	prepared []int // mounts of the parent that are not used yet
 	path     string
 }
 

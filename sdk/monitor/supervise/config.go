@@ -29,6 +29,8 @@ type Config struct {
 	// Stage is the configuration of the init stage (package sandbox), passed on
 	// unread.
 	Stage json.RawMessage `json:"stage"`
+	// Birth is what the stage cannot give itself.
+	Birth launch.Birth `json:"birth"`
 	// CloneFlags are the CLONE_NEW* flags of the new process.
 	CloneFlags uintptr `json:"cloneFlags"`
 	// JoinPaths are namespace files to enter before the clone.

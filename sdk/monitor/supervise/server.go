@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -119,7 +120,7 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 		return nil, nil, fmt.Errorf("opening the log: %w", err)
 	}
 	s.reaper = newReaper()
-	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
+	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Birth: s.config.Birth, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
 		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks}
 	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log, filepath.Join(s.config.Dir, monitor.ExitName))
 	if err != nil {
@@ -275,7 +276,12 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 		return monitor.Response{State: monitor.StateCreated, PID: p.pid}
 	}
 	stage := launch.Stage{Name: launch.ExecName, Config: request.Process, Init: s.pidfd, CgroupFiles: request.CgroupFiles, CgroupDir: request.CgroupDir}
-	if s.config.JoinPID {
+	if len(request.Birth) > 0 {
+		if err := json.Unmarshal(request.Birth, &stage.Birth); err != nil {
+			return monitor.Response{Error: monitor.Failf(monitor.KindInvalid, "reading how the process is born: %v", err)}
+		}
+	}
+	if s.config.JoinPID && stage.Enter == 0 {
 		stage.PIDNamespace = s.pidfd
 	}
 	p, ended, err := create(s.reaper, stage, *request.Streams, nil, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)))

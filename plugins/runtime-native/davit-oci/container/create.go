@@ -147,7 +147,7 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 	if !o.NoNewKeyring {
 		t.Stage.Process.Keyring = "_ses." + c.ID
 	}
-	c.OwnPID, c.Join = t.OwnPID, namespaces(spec)
+	c.OwnPID, c.Join, c.Birth = t.OwnPID, namespaces(spec), t.Exec
 	c.Keyring, c.Personality, c.MemoryPolicy = t.Stage.Process.Keyring, t.Stage.Process.Personality, t.Stage.Process.MemoryPolicy
 	if c.Hooks, err = translate.Hooks(spec, c.ID, c.Bundle); err != nil {
 		return stage, err
@@ -158,7 +158,7 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 		return stage, err
 	}
 	stage = launch.Stage{
-		Name: launch.InitName, Config: config, Flags: t.CloneFlags, Join: t.Join,
+		Name: launch.InitName, Config: config, Birth: t.Birth, Flags: t.CloneFlags, Join: t.Join,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs), Hooks: c.createHooks,
 	}
 	stage.CgroupFiles, stage.CgroupDir, err = membership(group)

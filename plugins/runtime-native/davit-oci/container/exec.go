@@ -115,18 +115,21 @@ func execStage(c *record.Record, o Exec, init int) (launch.Stage, error) {
 		return stage, err
 	}
 	process.Keyring, process.Personality, process.MemoryPolicy = c.Keyring, c.Personality, c.MemoryPolicy
-	if _, process.Affinity, err = translate.CPUAffinity(o.Process.ExecCPUAffinity); err != nil {
+	birth := c.Birth
+	if birth.Affinity, process.Affinity, err = translate.CPUAffinity(o.Process.ExecCPUAffinity); err != nil {
 		return stage, err
 	}
-	config, err := json.Marshal(sandbox.Config{Process: process, Join: c.Join, Seccomp: c.Seccomp, Extra: o.PreserveFDs})
+	inside := sandbox.Config{Process: process, Join: c.Join, Seccomp: c.Seccomp, Extra: o.PreserveFDs}
+	birth = translate.ForExec(birth, &inside)
+	config, err := json.Marshal(inside)
 	if err != nil {
 		return stage, err
 	}
 	stage = launch.Stage{
-		Name: launch.ExecName, Config: config, Init: init,
+		Name: launch.ExecName, Config: config, Birth: birth, Init: init,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs),
 	}
-	if c.OwnPID {
+	if c.OwnPID && birth.Enter == 0 {
 		stage.PIDNamespace = init
 	}
 	group, err := execGroup(c.Cgroup, o.Cgroup)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/monitor/hook"
+	"github.com/davit-engine/davit/sdk/monitor/launch"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 )
 
@@ -51,6 +52,7 @@ type Record struct {
 	Seccomp *sandbox.Seccomp `json:"seccomp,omitempty"`
 	Join    int              `json:"join"` // CLONE_NEW* of the namespaces to enter
 	OwnPID  bool             `json:"ownPid,omitempty"`
+	Birth   launch.Birth     `json:"birth"` // of execs
 	// Hooks that come after creation: poststart, poststop.
 	Hooks *hook.Set `json:"hooks,omitempty"`
 	// Personality and MemoryPolicy are an exec's, too.
