@@ -17,6 +17,8 @@ test)
 	want docker-registry docker-registry "a real registry to pull from"
 	want mmdebstrap mmdebstrap "makes the Debian test image"
 	want /usr/lib/python3/dist-packages/docker python3-docker "the Docker SDK for Python against davit's socket"
+	want dockerd docker.io "runs containers with davit-oci in the place of runc"
+	want buildah buildah "builds with davit-oci in the place of runc"
 	want podman podman "runs containers with davit-oci in the place of runc"
 	want ps procps "docker top asks for ps's columns"
 	want mkfs.ext4 e2fsprogs "a small filesystem for the disk-full tests"

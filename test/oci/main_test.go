@@ -191,7 +191,7 @@ func rootfs(t *testing.T, dir string) {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), body, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, applet := range strings.Fields("sh true false sleep cat echo id ls ps tty stty env pwd hostname mount kill wget touch head tail [") {
+	for _, applet := range strings.Fields("sh true false sleep cat echo id ls ps tty stty env pwd hostname mount kill wget touch head tail grep [") {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}

@@ -40,13 +40,16 @@ func imageTar(t *testing.T) string {
 // engine is a client of an engine that uses davit-oci.
 type engine struct {
 	t      *testing.T
+	dir    string
 	client []string
 }
 
 func (e *engine) run(args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(60*time.Second))
 	defer cancel()
-	return run(exec.CommandContext(ctx, e.client[0], append(e.client[1:len(e.client):len(e.client)], args...)...))
+	cmd := exec.CommandContext(ctx, e.client[0], append(e.client[1:len(e.client):len(e.client)], args...)...)
+	cmd.Dir = e.dir // conmon leaves files where it is started
+	return run(cmd)
 }
 
 func (e *engine) must(args ...string) string {
@@ -80,7 +83,7 @@ func podman(t *testing.T) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{t, []string{"podman", "--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--cgroup-manager", "cgroupfs", "--runtime", program(t)}}
+	e := &engine{t, dir, []string{"podman", "--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--cgroup-manager", "cgroupfs", "--runtime", program(t)}}
 	t.Cleanup(func() {
 		e.ends(0, "rm", "--all", "--force", "--time", "0")
 		_ = run(exec.Command("umount", dir+"/root/overlay"))
