@@ -137,8 +137,22 @@ func (f *createFlags) endpoints() (*network.NetworkingConfig, error) {
 		if i == 0 {
 			settings.Aliases, ip, ip6, mac = f.aliases, f.ip, f.ip6, f.mac
 		}
-		for key, value := range pairs(strings.FieldsFunc(advanced, func(r rune) bool { return r == ',' })) {
+		for field := range strings.SplitSeq(advanced, ",") {
+			key, value, _ := strings.Cut(field, "=")
 			switch key {
+			case "":
+			case "driver-opt":
+				option, text, _ := strings.Cut(value, "=")
+				if settings.DriverOpts == nil {
+					settings.DriverOpts = map[string]string{}
+				}
+				settings.DriverOpts[option] = text
+			case "gw-priority":
+				priority, err := strconv.Atoi(value)
+				if err != nil {
+					return nil, fmt.Errorf("invalid gw-priority (%s): %w", value, err)
+				}
+				settings.GwPriority = priority
 			case "alias":
 				settings.Aliases = append(settings.Aliases, value)
 			case "ip":

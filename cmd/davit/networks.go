@@ -19,16 +19,19 @@ func networkCommands(a *app) []*cobra.Command {
 
 func networkCreate(a *app) *cobra.Command {
 	var o client.NetworkCreateOptions
-	var subnets, ranges, gateways, options, labels []string
-	var ipv6 bool
+	var subnets, ranges, gateways, aux, options, labels []string
+	var ipv4, ipv6 bool
 	cmd := &cobra.Command{
 		Use: "create [OPTIONS] NETWORK", Short: "Create a network", Args: exactly(1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) (err error) {
 			o.Options, o.Labels = pairs(options), pairs(labels)
-			if ipv6 {
+			if cmd.Flags().Changed("ipv4") {
+				o.EnableIPv4 = &ipv4
+			}
+			if cmd.Flags().Changed("ipv6") {
 				o.EnableIPv6 = &ipv6
 			}
-			if o.IPAM, err = ipam(subnets, ranges, gateways); err != nil {
+			if o.IPAM, err = ipam(subnets, ranges, gateways, pairs(aux)); err != nil {
 				return err
 			}
 			created, err := api.NetworkCreate(cmd.Context(), args[0], o)
@@ -43,16 +46,18 @@ func networkCreate(a *app) *cobra.Command {
 	flags.StringArrayVar(&subnets, "subnet", nil, "Subnet in CIDR format that represents a network segment")
 	flags.StringArrayVar(&ranges, "ip-range", nil, "Allocate container ip from a sub-range")
 	flags.StringArrayVar(&gateways, "gateway", nil, "IPv4 or IPv6 Gateway for the master subnet")
+	flags.StringArrayVar(&aux, "aux-address", nil, "Auxiliary IPv4 or IPv6 addresses used by Network driver")
 	flags.StringArrayVarP(&options, "opt", "o", nil, "Set driver specific options")
 	flags.StringArrayVar(&labels, "label", nil, "Set metadata on a network")
 	flags.BoolVar(&o.Internal, "internal", false, "Restrict external access to the network")
 	flags.BoolVar(&o.Attachable, "attachable", false, "Enable manual container attachment")
+	flags.BoolVar(&ipv4, "ipv4", true, "Enable or disable IPv4 address assignment")
 	flags.BoolVar(&ipv6, "ipv6", false, "Enable or disable IPv6 address assignment")
 	return cmd
 }
 
-// ipam gives each subnet the range and gateway that lie in it.
-func ipam(subnets, ranges, gateways []string) (*network.IPAM, error) {
+// ipam gives each subnet the range, gateway and auxiliary addresses that lie in it.
+func ipam(subnets, ranges, gateways []string, aux map[string]string) (*network.IPAM, error) {
 	config := &network.IPAM{Driver: "default"}
 	for _, text := range subnets {
 		prefix, err := netip.ParsePrefix(text)
@@ -79,6 +84,20 @@ func ipam(subnets, ranges, gateways []string) (*network.IPAM, error) {
 			return nil, fmt.Errorf("no matching subnet for gateway %s", text)
 		}
 	}
+	for name, text := range aux {
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("invalid aux-address %s: %w", text, err)
+		}
+		if !place(config, address, func(c *network.IPAMConfig) {
+			if c.AuxAddress == nil {
+				c.AuxAddress = map[string]netip.Addr{}
+			}
+			c.AuxAddress[name] = address
+		}) {
+			return nil, fmt.Errorf("no matching subnet for aux-address %s", text)
+		}
+	}
 	return config, nil
 }
 
@@ -93,12 +112,13 @@ func place(config *network.IPAM, address netip.Addr, set func(*network.IPAMConfi
 }
 
 func networkConnect(a *app) *cobra.Command {
-	var aliases []string
+	var aliases, options []string
 	var ip, ip6, mac string
+	var priority int
 	cmd := &cobra.Command{
 		Use: "connect [OPTIONS] NETWORK CONTAINER", Short: "Connect a container to a network", Args: exactly(2),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-			settings := &network.EndpointSettings{Aliases: aliases}
+			settings := &network.EndpointSettings{Aliases: aliases, DriverOpts: pairs(options), GwPriority: priority}
 			for _, given := range []struct {
 				text string
 				set  func(*network.EndpointIPAMConfig, netip.Addr)
@@ -127,6 +147,8 @@ func networkConnect(a *app) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringArrayVar(&aliases, "alias", nil, "Add network-scoped alias for the container")
+	cmd.Flags().StringArrayVar(&options, "driver-opt", nil, "driver options for the network")
+	cmd.Flags().IntVar(&priority, "gw-priority", 0, "Highest gw-priority provides the default gateway. Accepts positive and negative values.")
 	cmd.Flags().StringVar(&ip, "ip", "", "IPv4 address (e.g., 172.30.100.104)")
 	cmd.Flags().StringVar(&ip6, "ip6", "", "IPv6 address (e.g., 2001:db8::33)")
 	cmd.Flags().StringVar(&mac, "mac-address", "", "Container MAC address")
@@ -165,11 +187,11 @@ func networkList(a *app) *cobra.Command {
 			for _, n := range list.Items {
 				rows = append(rows, row{
 					"ID": shown(n.ID, full), "Name": n.Name, "Driver": n.Driver, "Scope": n.Scope, "Internal": n.Internal,
-					"IPv6": n.EnableIPv6, "CreatedAt": n.Created.Format(time.RFC3339), "Labels": n.Labels,
+					"IPv4": n.EnableIPv4, "IPv6": n.EnableIPv6, "CreatedAt": n.Created.Format(time.RFC3339), "Labels": n.Labels,
 				})
 			}
 			l := listing{format: format, columns: []column{{"ID", "NETWORK ID"}, {"Name", "NAME"}, {"Driver", "DRIVER"}, {"Scope", "SCOPE"}},
-				all: []column{{"Internal", "INTERNAL"}, {"IPv6", "IPV6"}, {"CreatedAt", "CREATED AT"}, {"Labels", "LABELS"}}}
+				all: []column{{"Internal", "INTERNAL"}, {"IPv4", "IPV4"}, {"IPv6", "IPV6"}, {"CreatedAt", "CREATED AT"}, {"Labels", "LABELS"}}}
 			if quiet {
 				l.quiet = "ID"
 			}

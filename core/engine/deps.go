@@ -77,6 +77,11 @@ type Networks interface {
 	Attach(ctx context.Context, a network.Attachment) (sdknetwork.Endpoint, error)
 	// Detach undoes Attach. Idempotent.
 	Detach(ctx context.Context, networkID, endpointID string) error
+	// UpdatePorts replaces the published ports of an attached endpoint and answers
+	// those in use.
+	UpdatePorts(ctx context.Context, networkID, endpointID string, ports []sdknetwork.Port) ([]sdknetwork.Port, error)
+	// SetGateway says which default routes an attached endpoint provides from now on.
+	SetGateway(ctx context.Context, networkID, endpointID string, ipv4, ipv6 bool) error
 	// Rename replaces a container's name in the DNS of all its networks.
 	Rename(containerID, newName string)
 	// ResolvConf renders a container's /etc/resolv.conf. useDNS: the container is

@@ -86,10 +86,12 @@ func checkEndpoint(n network.Network, settings *mobynetwork.EndpointSettings) er
 		}
 		return nil
 	}
-	if c := settings.IPAMConfig; c != nil && c.IPv4Address.IsValid() {
-		inside := slices.ContainsFunc(n.Pools, func(p sdknetwork.Pool) bool { return p.Subnet.Contains(c.IPv4Address) })
-		if !inside && len(n.Pools) > 0 {
-			return errdefs.ErrInvalidArgument.WithMessage("no configured subnet contains IP address " + c.IPv4Address.String())
+	if c := settings.IPAMConfig; c != nil {
+		for _, address := range []netip.Addr{c.IPv4Address, c.IPv6Address} {
+			inside := slices.ContainsFunc(n.Pools, func(p sdknetwork.Pool) bool { return p.Subnet.Contains(address) })
+			if address.IsValid() && !inside && len(n.Pools) > 0 {
+				return errdefs.ErrInvalidArgument.WithMessage("no configured subnet contains IP address " + address.String())
+			}
 		}
 	}
 	return nil
@@ -99,38 +101,23 @@ func checkEndpoint(n network.Network, settings *mobynetwork.EndpointSettings) er
 // engine's own.
 func needsDriver(name string) bool { return name != network.Host && name != network.None }
 
-// gatewayOf chooses the network that gives the default route: the highest
-// priority, then the container's network mode, then the first by name.
-func gatewayOf(r container.Record) string {
-	names := slices.Sorted(maps.Keys(r.Endpoints))
-	best := ""
-	for _, name := range names {
-		if !needsDriver(name) {
-			continue
-		}
-		if best == "" || r.Endpoints[name].Request.GwPriority > r.Endpoints[best].Request.GwPriority ||
-			r.Endpoints[name].Request.GwPriority == r.Endpoints[best].Request.GwPriority && string(r.HostConfig.NetworkMode) == name {
-			best = name
-		}
-	}
-	return best
-}
-
 // attachNetworks connects a namespace to all networks of a container, at once.
 func (e *Engine) attachNetworks(ctx context.Context, r container.Record, netns string, u *undo) (map[string]container.Endpoint, error) {
 	names := slices.Sorted(maps.Keys(r.Endpoints))
 	names = slices.DeleteFunc(names, func(name string) bool { return !needsDriver(name) })
-	gateway := gatewayOf(r)
+	gateways := e.gatewaysOf(r)
 	// The gateway's network is eth0.
-	if i := slices.Index(names, gateway); i > 0 {
-		names = slices.Insert(slices.Delete(names, i, i+1), 0, gateway)
+	for _, gateway := range []string{gateways.ip6, gateways.ip4} {
+		if i := slices.Index(names, gateway); i > 0 {
+			names = slices.Insert(slices.Delete(names, i, i+1), 0, gateway)
+		}
 	}
 	attached := make([]container.Endpoint, len(names))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, name := range names {
 		endpoint := r.Endpoints[name]
 		endpoint.EndpointID = container.NewID()
-		request := attachment(r, endpoint, netns, fmt.Sprintf("eth%d", i), name == gateway)
+		request := attachment(r, endpoint, netns, fmt.Sprintf("eth%d", i), gateways.of(name))
 		attached[i] = endpoint
 		u.add(func(ctx context.Context) error {
 			return e.Networks.Detach(ctx, endpoint.NetworkID, endpoint.EndpointID)
@@ -155,13 +142,14 @@ func (e *Engine) attachNetworks(ctx context.Context, r container.Record, netns s
 }
 
 // attachment is what the network service is asked for one endpoint. Published
-// ports go with the gateway's network.
-func attachment(r container.Record, endpoint container.Endpoint, netns, device string, gateway bool) network.Attachment {
+// ports go with the gateways' networks.
+func attachment(r container.Record, endpoint container.Endpoint, netns, device string, routes routes) network.Attachment {
 	settings := endpoint.Request
 	a := network.Attachment{
 		Attachment: sdknetwork.Attachment{
 			NetworkID: endpoint.NetworkID, EndpointID: endpoint.EndpointID, ContainerID: r.ID,
-			Netns: netns, Interface: device, Gateway: gateway, Options: settings.DriverOpts,
+			Netns: netns, Interface: device, Gateway4: routes.ip4, Gateway6: routes.ip6, Options: settings.DriverOpts,
+			Ports: routes.ports(publishedPorts(r)),
 		},
 		ContainerName: r.Name, Aliases: settings.Aliases, Hostname: r.Config.Hostname,
 	}
@@ -170,9 +158,6 @@ func attachment(r container.Record, endpoint container.Endpoint, netns, device s
 	}
 	if c := settings.IPAMConfig; c != nil {
 		a.IPv4, a.IPv6 = c.IPv4Address, c.IPv6Address
-	}
-	if gateway {
-		a.Ports = publishedPorts(r)
 	}
 	return a
 }

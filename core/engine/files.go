@@ -82,23 +82,17 @@ func (e *Engine) writeHosts(r container.Record) error {
 	} else {
 		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	}
-	var gateway netip.Addr
 	names := slices.Sorted(maps.Keys(r.Endpoints))
-	for _, name := range names {
-		if a := r.Endpoints[name].Attached; a != nil && a.Gateway4.IsValid() && !gateway.IsValid() {
-			gateway = a.Gateway4
-		}
-	}
 	for _, extra := range r.HostConfig.ExtraHosts {
 		host, address, ok := strings.Cut(extra, ":")
 		if !ok {
 			return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("bad format for add-host: %q", extra))
 		}
 		if address == "host-gateway" {
-			if !gateway.IsValid() {
-				continue // not known before the network is attached
+			for _, gateway := range e.hostGateways(r) {
+				fmt.Fprintf(&b, "%s\t%s\n", gateway, host)
 			}
-			address = gateway.String()
+			continue
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", strings.Trim(address, "[]"), host)
 	}
@@ -118,6 +112,20 @@ func (e *Engine) writeHosts(r container.Record) error {
 		}
 	}
 	return writeInPlace(path, b.Bytes())
+}
+
+// hostGateways are the addresses of the host that a container reaches it by; none
+// before its networks are attached.
+func (e *Engine) hostGateways(r container.Record) []netip.Addr {
+	var list []netip.Addr
+	g := e.gatewaysOf(r)
+	if a := r.Endpoints[g.ip4].Attached; a != nil && a.Gateway4.IsValid() {
+		list = append(list, a.Gateway4)
+	}
+	if a := r.Endpoints[g.ip6].Attached; a != nil && a.Gateway6.IsValid() {
+		list = append(list, a.Gateway6)
+	}
+	return list
 }
 
 // writeInPlace rewrites a file without replacing it: containers have the file

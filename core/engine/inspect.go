@@ -98,11 +98,19 @@ func portMap(r container.Record) mobynetwork.PortMap {
 		for _, p := range endpoint.Attached.Ports {
 			port, ok := mobynetwork.PortFrom(p.ContainerPort, mobynetwork.IPProtocol(p.Proto))
 			if ok {
-				ports[port] = append(ports[port], mobynetwork.PortBinding{HostIP: hostIP(p), HostPort: strconv.Itoa(int(p.HostPort))})
+				ports[port] = append(ports[port], mobynetwork.PortBinding{HostIP: hostIP(p), HostPort: hostPort(p)})
 			}
 		}
 	}
 	return ports
+}
+
+// hostPort is empty for a port that is routed to, not published.
+func hostPort(p sdknetwork.Port) string {
+	if p.HostPort == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(p.HostPort))
 }
 
 func hostIP(p sdknetwork.Port) netip.Addr {

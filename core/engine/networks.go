@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -73,52 +74,66 @@ func (e *Engine) NetworkConnect(ctx context.Context, name string, req mobynetwor
 	if _, ok := r.Endpoints[n.Name]; ok {
 		return errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf("endpoint with name %s already exists in network %s", r.Name, n.Name))
 	}
-	endpoint := container.Endpoint{NetworkID: n.ID, Request: settings}
+	endpoints := maps.Clone(r.Endpoints)
+	if endpoints == nil {
+		endpoints = map[string]container.Endpoint{}
+	}
+	endpoints[n.Name] = container.Endpoint{NetworkID: n.ID, Request: settings}
 	if r.Status.Alive() {
-		if err := e.connect(ctx, c, n.Name, &endpoint); err != nil {
+		if endpoints, err = e.connect(ctx, r, n.Name, endpoints); err != nil {
 			return err
 		}
 	}
-	if err := c.Update(func(r *container.Record) error {
-		if r.Endpoints == nil {
-			r.Endpoints = map[string]container.Endpoint{}
-		}
-		r.Endpoints[n.Name] = endpoint
-		delete(r.Endpoints, mobynetwork.NetworkNone)
-		return nil
-	}); err != nil {
+	delete(endpoints, mobynetwork.NetworkNone)
+	if err := c.Update(func(r *container.Record) error { r.Endpoints = endpoints; return nil }); err != nil {
 		return err
 	}
 	return e.writeHosts(c.Record())
 }
 
-// connect attaches a running container's namespace.
-func (e *Engine) connect(ctx context.Context, c *container.Container, name string, endpoint *container.Endpoint) error {
-	r := c.Record()
+// connect attaches a running container's namespace to one more network, and
+// answers all endpoints as they are then.
+func (e *Engine) connect(ctx context.Context, r container.Record, name string, endpoints map[string]container.Endpoint) (_ map[string]container.Endpoint, err error) {
 	netns, err := e.Networks.NewNetns(ctx, r.ID) // answers the one it has
 	if err != nil {
-		return err
+		return nil, err
 	}
+	endpoint := endpoints[name]
 	endpoint.EndpointID = container.NewID()
-	gateway := gatewayOf(r) == ""
-	attached, err := e.Networks.Attach(ctx, attachment(r, *endpoint, netns, freeDevice(r), gateway))
+	var u undo
+	defer func() {
+		if err != nil {
+			u.run(ctx, e.Log, "connection of container "+r.Name)
+		}
+	}()
+	u.add(func(ctx context.Context) error {
+		return e.Networks.Detach(ctx, endpoint.NetworkID, endpoint.EndpointID)
+	})
+	attached, err := e.Networks.Attach(ctx, attachment(r, endpoint, netns, freeDevice(r), routes{}))
 	if err != nil {
-		return fmt.Errorf("connecting container %s to network %s: %w", r.Name, name, err)
+		return nil, fmt.Errorf("connecting container %s to network %s: %w", r.Name, name, err)
 	}
 	endpoint.Attached = &attached
-	if !usesDNS(r) {
-		with := r
-		with.Endpoints = map[string]container.Endpoint{name: *endpoint}
-		if err := e.serveDNS(ctx, with, netns); err != nil {
-			return err
-		}
-		resolv, err := e.Networks.ResolvConf(usesDNS(with), dnsOptions(r))
-		if err != nil {
-			return err
-		}
-		return writeInPlace(e.dir(r.ID)+"/resolv.conf", resolv)
+	endpoints[name] = endpoint
+	with := r
+	with.Endpoints = endpoints
+	before, after := e.gatewaysOf(r), e.gatewaysOf(with)
+	if endpoints, err = e.moveGateways(ctx, with, before, after); err != nil {
+		return nil, err
 	}
-	return nil
+	if !usesDNS(r) && usesDNS(with) {
+		if err := e.serveDNS(ctx, with, netns); err != nil {
+			return nil, err
+		}
+		resolv, err := e.Networks.ResolvConf(true, dnsOptions(r))
+		if err != nil {
+			return nil, err
+		}
+		if err := writeInPlace(e.dir(r.ID)+"/resolv.conf", resolv); err != nil {
+			return nil, err
+		}
+	}
+	return endpoints, nil
 }
 
 // freeDevice is the first ethN that the container does not have.
@@ -162,12 +177,20 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, name string, req mobynet
 	if r.HostConfig.NetworkMode.IsHost() {
 		return errdefs.ErrInvalidArgument.WithMessage("container cannot be disconnected from host network or connected to host network")
 	}
+	rest := r
+	rest.Endpoints = maps.Clone(r.Endpoints)
 	if endpoint.Attached != nil {
+		delete(rest.Endpoints, n.Name)
+		before, after := e.gatewaysOf(r), e.gatewaysOf(rest)
+		if rest.Endpoints, err = e.moveGateways(ctx, r, before, after); err != nil {
+			return fmt.Errorf("disconnecting container %s from network %s: %w", r.Name, n.Name, err)
+		}
 		if err := e.Networks.Detach(ctx, endpoint.NetworkID, endpoint.EndpointID); err != nil {
 			return fmt.Errorf("disconnecting container %s from network %s: %w", r.Name, n.Name, err)
 		}
 	}
-	if err := c.Update(func(r *container.Record) error { delete(r.Endpoints, n.Name); return nil }); err != nil {
+	delete(rest.Endpoints, n.Name)
+	if err := c.Update(func(r *container.Record) error { r.Endpoints = rest.Endpoints; return nil }); err != nil {
 		return err
 	}
 	return e.writeHosts(c.Record())

@@ -175,10 +175,10 @@ func (e *Engine) reconcile(ctx context.Context, kind plugin.Kind, driver string)
 			continue
 		}
 		namespaces = append(namespaces, r.ID)
-		gateway := gatewayOf(r)
+		gateways := e.gatewaysOf(r)
 		for name, endpoint := range r.Endpoints {
 			if a := endpoint.Attached; a != nil {
-				attachments = append(attachments, attachment(r, endpoint, a.Netns, a.Interface, name == gateway))
+				attachments = append(attachments, attachment(r, endpoint, a.Netns, a.Interface, gateways.of(name)))
 			}
 		}
 		for _, m := range r.Mounts {

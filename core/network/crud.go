@@ -51,14 +51,10 @@ func newID() string {
 // request is what a driver is asked to make.
 func request(n Network) sdknetwork.Network {
 	r := n.Request
-	made := sdknetwork.Network{ID: n.ID, Name: n.Name, Options: r.Options, Labels: r.Labels, IPv4: true, Internal: r.Internal, Pools: n.Pools}
+	made := sdknetwork.Network{ID: n.ID, Name: n.Name, Options: r.Options, Labels: r.Labels, IPv4: n.IPv4(), IPv6: n.IPv6(), Internal: r.Internal, Pools: n.Pools}
 	if n.Name == Bridge && n.Driver != "bridge" {
 		made.Options = nil // options are the default driver's own
 	}
-	if r.EnableIPv4 != nil {
-		made.IPv4 = *r.EnableIPv4
-	}
-	made.IPv6 = r.EnableIPv6 != nil && *r.EnableIPv6
 	if len(made.Pools) == 0 && r.IPAM != nil {
 		for _, c := range r.IPAM.Config {
 			made.Pools = append(made.Pools, sdknetwork.Pool{Subnet: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
@@ -182,7 +178,7 @@ func (s *Service) List(_ context.Context, f filter.Args) ([]mobynetwork.Summary,
 
 func describe(n Network) mobynetwork.Network {
 	d := mobynetwork.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: "local", Driver: n.Driver, EnableIPv4: true, Internal: n.Request.Internal,
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: "local", Driver: n.Driver, EnableIPv4: n.IPv4(), EnableIPv6: n.IPv6(), Internal: n.Request.Internal,
 		Attachable: n.Request.Attachable, Options: orEmpty(n.Request.Options), Labels: orEmpty(n.Request.Labels), IPAM: mobynetwork.IPAM{Driver: "default", Config: []mobynetwork.IPAMConfig{}},
 	}
 	for _, pool := range n.Pools {

@@ -29,6 +29,12 @@ type Network struct {
 	Pools   []sdknetwork.Pool         // as made by the driver
 }
 
+// IPv4 says whether containers on the network get IPv4 addresses.
+func (n Network) IPv4() bool { return n.Request.EnableIPv4 == nil || *n.Request.EnableIPv4 }
+
+// IPv6 says whether containers on the network get IPv6 addresses.
+func (n Network) IPv6() bool { return n.Request.EnableIPv6 != nil && *n.Request.EnableIPv6 }
+
 // UserDefined says whether containers on the network find each other by name.
 func (n Network) UserDefined() bool { return n.Name != Bridge && n.Name != Host && n.Name != None }
 

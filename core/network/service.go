@@ -174,6 +174,42 @@ func (s *Service) Attach(ctx context.Context, a Attachment) (sdknetwork.Endpoint
 	return endpoint, nil
 }
 
+// UpdatePorts implements the engine's Networks.
+func (s *Service) UpdatePorts(ctx context.Context, networkID, endpointID string, ports []sdknetwork.Port) ([]sdknetwork.Port, error) {
+	n, err := s.Find(networkID)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := s.Driver(n.Driver)
+	if err != nil {
+		return nil, err
+	}
+	published, err := driver.UpdatePorts(ctx, networkID, endpointID, ports)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.attached[networkID][endpointID]; ok {
+		a.endpoint.Ports = published
+		s.attached[networkID][endpointID] = a
+	}
+	return published, nil
+}
+
+// SetGateway implements the engine's Networks.
+func (s *Service) SetGateway(ctx context.Context, networkID, endpointID string, ipv4, ipv6 bool) error {
+	n, err := s.Find(networkID)
+	if err != nil {
+		return err
+	}
+	driver, err := s.Driver(n.Driver)
+	if err != nil {
+		return err
+	}
+	return driver.SetGateway(ctx, networkID, endpointID, ipv4, ipv6)
+}
+
 func (s *Service) remember(a Attachment, endpoint sdknetwork.Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,11 +4,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/davit-engine/davit/plugins/network-bridge/bridge"
+	"github.com/davit-engine/davit/sdk/ipam"
 	"github.com/davit-engine/davit/sdk/plugin"
 )
 
@@ -27,11 +27,18 @@ func (d *driver) configure(_ context.Context, s plugin.Setup) error {
 	}
 	pools, _ := s.Config["pools"].([]string)
 	for _, text := range pools {
-		pool, err := netip.ParsePrefix(text)
+		block, err := ipam.ParseBlock(text)
 		if err != nil {
-			return fmt.Errorf("config key pools: %w: %w", err, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("config key pools: %w", err)
 		}
-		config.Pools = append(config.Pools, pool.Masked())
+		config.Pools = append(config.Pools, block)
+	}
+	switch published, _ := s.Config["published"].(string); published {
+	case "", "open":
+	case "restricted":
+		config.Restricted = true
+	default:
+		return fmt.Errorf("config key published: %q is neither open nor restricted: %w", published, errdefs.ErrInvalidArgument)
 	}
 	var err error
 	d.Driver, err = bridge.New(s.Root, config, s.Logger)

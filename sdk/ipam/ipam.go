@@ -61,7 +61,7 @@ func (p *Pool) Take(a netip.Addr) error {
 		return fmt.Errorf("address %s is not in subnet %s: %w", a, p.subnet, errdefs.ErrInvalidArgument)
 	}
 	if p.used[a] {
-		return errdefs.ErrAlreadyExists.WithMessage("Address already in use: " + a.String())
+		return errdefs.ErrAlreadyExists.WithMessage("Address already in use")
 	}
 	p.used[a] = true
 	if p.within.Contains(a) && (!p.cursor.IsValid() || p.cursor.Less(a)) {
@@ -90,7 +90,7 @@ func (p *Pool) Next() (netip.Addr, error) {
 			a = a.Next()
 		}
 		if a == start {
-			return netip.Addr{}, errdefs.ErrResourceExhausted.WithMessage(fmt.Sprintf("no available IPv4 addresses on this network's address pools: %s", p.within))
+			return netip.Addr{}, fmt.Errorf("no available addresses in %s: %w", p.within, errdefs.ErrResourceExhausted)
 		}
 	}
 }

@@ -32,7 +32,7 @@ type Network struct {
 type Port struct {
 	Proto         string     // "tcp", "udp" or "sctp"
 	ContainerPort uint16     // port inside the network namespace
-	HostIP        netip.Addr // zero: all addresses
+	HostIP        netip.Addr // zero: all addresses of the families that the endpoint has
 	HostPort      uint16     // first host port tried; 0: any free one
 	HostPortEnd   uint16     // last host port tried; 0: same as HostPort
 }
@@ -48,7 +48,8 @@ type Attachment struct {
 	IPv6        netip.Addr
 	MAC         string // wanted hardware address; empty: the driver chooses
 	Ports       []Port
-	Gateway     bool              // this endpoint provides the default route
+	Gateway4    bool              // this endpoint provides the IPv4 default route
+	Gateway6    bool              // this endpoint provides the IPv6 default route
 	Options     map[string]string // per-endpoint driver options
 }
 
@@ -64,7 +65,10 @@ type Endpoint struct {
 	Gateway4    netip.Addr
 	Gateway6    netip.Addr
 	MAC         string
-	Ports       []Port // as published: HostPort filled in, HostPortEnd zero
+	// Ports are as published: HostIP and HostPort filled in, HostPortEnd zero. A
+	// port that was asked for on all addresses is there for 0.0.0.0 and for ::, with
+	// the same HostPort.
+	Ports []Port
 }
 
 // State is what a driver holds, as List reports it.
@@ -94,6 +98,9 @@ type Driver interface {
 	Detach(ctx context.Context, networkID, endpointID string) error
 	// UpdatePorts replaces an endpoint's published ports and answers those in use.
 	UpdatePorts(ctx context.Context, networkID, endpointID string, ports []Port) ([]Port, error)
+	// SetGateway says which default routes of its namespace an endpoint provides
+	// from now on. The caller withdraws the other endpoint's first.
+	SetGateway(ctx context.Context, networkID, endpointID string, ipv4, ipv6 bool) error
 	// List reports what the driver holds.
 	List(ctx context.Context) (State, error)
 	// Reconcile tells the driver which networks and endpoints are valid; it

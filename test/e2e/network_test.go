@@ -107,3 +107,77 @@ func TestUnknownThings(t *testing.T) {
 		c.fails(125, "the working directory", "run", "--rm", "-w", "relative", "busybox", "true")
 	})
 }
+
+func TestIPv6Networks(t *testing.T) {
+	both(t, func(c *client) {
+		dual, only6 := c.own("dual"), c.own("only6")
+		c.Cleanup(func() { c.run("network", "rm", dual, only6) })
+		id := 0x100 + len(c.name)
+		c.ok("network", "create", "--ipv6", "--subnet", fmt.Sprintf("fd00:%x:1::/64", id), dual)
+		c.equal(c.ok("network", "inspect", "-f", "{{.EnableIPv6}} {{len .IPAM.Config}}", dual), "true 2")
+		c.background("web", "--network", dual, "-p", "80", "busybox", "sh", "-c", "echo page > /tmp/index.html; httpd -f -h /tmp")
+		inspect := func(format string) string { return c.ok("inspect", "-f", format, c.own("web")) }
+		c.equal(inspect("{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}/{{.GlobalIPv6PrefixLen}} {{.IPv6Gateway}}{{end}}"), fmt.Sprintf("fd00:%x:1::2/64 fd00:%x:1::1", id, id))
+		// One host port, on both families.
+		ports := strings.Fields(c.ok("port", c.own("web"), "80"))
+		if len(ports) != 2 || strings.TrimPrefix(ports[0], "0.0.0.0") != strings.TrimPrefix(ports[1], "[::]") {
+			c.Fatalf("published at %q", ports)
+		}
+		port := strings.TrimPrefix(ports[0], "0.0.0.0:")
+		c.contains(c.ok("ps", "--format", "{{.Ports}}", "--filter", "name="+c.own("web")), "]:"+port+"->80/tcp")
+		c.ok("run", "--rm", "--network", dual, "busybox", "sh", "-c", fmt.Sprintf("wget -q -O - http://[fd00:%x:1::2]/ && ! wget -q -T 2 -O - http://[fd00:%x:1::3]/", id, id))
+		c.equal(c.ok("run", "--rm", "--network", dual, "busybox", "wget", "-q", "-O", "-", "http://"+c.own("web")+"/"), "page")
+		c.equal(c.ok("run", "--rm", "--network", dual, "busybox", "wget", "-q", "-O", "-", fmt.Sprintf("http://[fd00:%x:1::1]:%s/", id, port)), "page")
+		c.contains(c.ok("exec", c.own("web"), "nslookup", "-type=aaaa", c.own("web")), fmt.Sprintf("fd00:%x:1::2", id))
+		c.contains(c.ok("run", "--rm", "--network", dual, "--ip6", fmt.Sprintf("fd00:%x:1::77", id), "busybox", "ip", "-6", "addr", "show", "eth0"), fmt.Sprintf("fd00:%x:1::77/64", id))
+		c.fails(125, "Address already in use", "run", "--rm", "--network", dual, "--ip6", fmt.Sprintf("fd00:%x:1::2", id), "busybox", "true")
+		c.fails(125, "no configured subnet contains IP address fd00:ffff::1", "run", "--rm", "--network", dual, "--ip6", "fd00:ffff::1", "busybox", "true")
+		c.fails(1, "Pool overlaps with other one on this address space", "network", "create", "--ipv6", "--subnet", fmt.Sprintf("fd00:%x::/32", id), c.own("overlap"))
+		c.fails(125, "has no address of that family", "run", "--rm", "-p", "[::1]:80:80", "busybox", "true")
+		if c.name == "docker" {
+			return // Debian's client has no --ipv4
+		}
+		c.ok("network", "create", "--ipv6", "--ipv4=false", only6)
+		c.equal(c.ok("network", "inspect", "-f", "{{.EnableIPv4}} {{.EnableIPv6}}", only6), "false true")
+		c.background("six", "--network", only6, "busybox", "sh", "-c", "echo six > /tmp/index.html; httpd -f -h /tmp")
+		c.equal(c.ok("run", "--rm", "--network", only6, "busybox", "wget", "-q", "-O", "-", "http://"+c.own("six")+"/"), "six")
+		c.equal(c.ok("exec", c.own("six"), "sh", "-c", "ip -4 addr show eth0 | wc -l"), "0")
+	})
+}
+
+// The default route and published ports go where there is a way out.
+func TestGatewaysMove(t *testing.T) {
+	both(t, func(c *client) {
+		a, b, inner := c.own("a"), c.own("b"), c.own("inner")
+		c.Cleanup(func() { c.run("network", "rm", a, b, inner) })
+		c.ok("network", "create", a)
+		c.ok("network", "create", b)
+		c.ok("network", "create", "--internal", inner)
+		port := freePort(c.T)
+		c.background("web", "--network", inner, "-p", fmt.Sprintf("%d:80", port), "busybox", "sh", "-c", "echo page > /tmp/index.html; httpd -f -h /tmp")
+		routes := func() string {
+			return c.ok("exec", c.own("web"), "sh", "-c", "ip route | grep ^default | cut -d' ' -f5")
+		}
+		c.equal(routes(), "")
+		c.equal(c.ok("port", c.own("web")), "")
+		c.ok("network", "connect", b, c.own("web"))
+		c.equal(routes(), "eth1")
+		c.equal(fetch(c.T, port), "page\n")
+		c.ok("network", "connect", a, c.own("web"))
+		c.equal(routes(), "eth2") // a is before b
+		c.equal(fetch(c.T, port), "page\n")
+		c.ok("network", "disconnect", a, c.own("web"))
+		c.equal(routes(), "eth1")
+		c.equal(fetch(c.T, port), "page\n")
+		c.contains(c.ok("port", c.own("web"), "80"), fmt.Sprintf("0.0.0.0:%d", port))
+		c.ok("restart", "-t", "0", c.own("web"))
+		c.equal(routes(), "eth0")
+		c.equal(fetch(c.T, port), "page\n")
+		if c.name == "davit" {
+			c.ok("network", "connect", "--gw-priority", "5", a, c.own("web"))
+			c.equal(c.ok("exec", c.own("web"), "sh", "-c", "ip route | grep ^default | cut -d' ' -f5"), "eth2")
+			c.equal(c.ok("run", "--rm", "--network", "name="+a+",driver-opt=com.docker.network.endpoint.ifname=wan0", "--network", "name="+b+",gw-priority=1", "busybox", "sh", "-c", "ip route | grep ^default | cut -d' ' -f5; ls /sys/class/net | grep wan"), "eth0\nwan0")
+		}
+		c.ok("network", "disconnect", b, c.own("web"))
+	})
+}

@@ -10,13 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"net/netip"
+	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/hashicorp/go-hclog"
+	"github.com/vishvananda/netlink"
 
 	"github.com/davit-engine/davit/sdk/ipam"
 	"github.com/davit-engine/davit/sdk/network"
@@ -24,10 +24,24 @@ import (
 
 // Config is the driver's configuration.
 type Config struct {
-	Bridge string         // name of the default network's bridge
-	Table  string         // name of the nftables table
-	Pools  []netip.Prefix // subnets are taken from these
+	Bridge string       // name of the default network's bridge
+	Table  string       // name of the nftables table
+	Pools  []ipam.Block // subnets are taken from these
 	MTU    int
+	// Restricted closes published ports to other hosts, except what the
+	// administrator's chain accepts.
+	Restricted bool
+}
+
+// blocks are the default pools of one family.
+func (c Config) blocks(is6 bool) []ipam.Block {
+	var list []ipam.Block
+	for _, b := range c.Pools {
+		if b.Base.Addr().Is6() == is6 {
+			list = append(list, b)
+		}
+	}
+	return list
 }
 
 // Driver implements network.Driver.
@@ -44,26 +58,32 @@ type Driver struct {
 	ports    *portHolder
 
 	sweeper *linkSweeper
-}
-
-// netState is one network in memory.
-type netState struct {
-	network.Network
-	Bridge    string
-	pool      *ipam.Pool
-	endpoints map[string]network.Endpoint
+	watcher *watcher
 }
 
 // New makes a driver that keeps its records below root, and puts the kernel into
 // the state that they describe.
 func New(root string, config Config, log hclog.Logger) (*Driver, error) {
-	d := &Driver{config: config, files: files{root}, log: log, networks: map[string]*netState{}, ports: newPortHolder(), sweeper: newLinkSweeper(log)}
+	d := &Driver{config: config, files: files{root}, log: log, networks: map[string]*netState{}, ports: newPortHolder()}
 	if err := d.load(); err != nil {
-		d.sweeper.close()
 		return nil, err
 	}
-	d.firewall = newFirewall(config.Table)
-	if err := d.restore(); err != nil {
+	if len(config.blocks(true)) == 0 {
+		base, err := d.files.uniqueLocal()
+		if err != nil {
+			return nil, fmt.Errorf("IPv6 addresses for networks: %w", err)
+		}
+		d.config.Pools = append(d.config.Pools, ipam.Block{Base: base, Size: 64})
+	}
+	d.firewall = newFirewall(config.Table, config.Restricted)
+	d.sweeper = newLinkSweeper(log)
+	var err error
+	if d.watcher, err = newWatcher(d); err == nil {
+		d.mu.Lock()
+		err = errors.Join(d.restore(), d.sweepLinks())
+		d.mu.Unlock()
+	}
+	if err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -72,8 +92,14 @@ func New(root string, config Config, log hclog.Logger) (*Driver, error) {
 
 // Close ends the driver's goroutines. Networks stay as they are.
 func (d *Driver) Close() {
+	if d.watcher != nil {
+		d.watcher.close()
+	}
 	d.sweeper.close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.ports.closeAll()
+	d.firewall.close()
 }
 
 // load reads all records and rebuilds the index.
@@ -97,33 +123,15 @@ func (d *Driver) load() error {
 			}
 			continue
 		}
-		s.endpoints[e.EndpointID] = e
-		if err := s.pool.Take(e.IPv4.Addr()); err != nil {
+		if err := s.adopt(e); err != nil {
 			d.log.Warn("two endpoints have one address", "endpoint", e.EndpointID, "error", err)
 		}
 	}
 	return nil
 }
 
-func newNetState(n record) (*netState, error) {
-	pool := n.Pools[0]
-	addresses, err := ipam.New(pool.Subnet, pool.Range)
-	if err != nil {
-		return nil, err
-	}
-	reserved := []netip.Addr{pool.Gateway}
-	for _, aux := range pool.Aux {
-		reserved = append(reserved, aux)
-	}
-	for _, a := range reserved {
-		if err := addresses.Take(a); err != nil {
-			return nil, err
-		}
-	}
-	return &netState{Network: n.Network, Bridge: n.Bridge, pool: addresses, endpoints: map[string]network.Endpoint{}}, nil
-}
-
-// restore makes bridges, firewall and held ports as the records say.
+// restore makes bridges, firewall and held ports as the records say; the caller
+// holds mu.
 func (d *Driver) restore() error {
 	for _, s := range d.networks {
 		if err := ensureBridge(s, d.config.MTU); err != nil {
@@ -134,13 +142,49 @@ func (d *Driver) restore() error {
 				continue
 			}
 			for _, p := range e.Ports {
-				if err := d.ports.hold(e.EndpointID, p); err != nil {
+				if p.HostPort == 0 { // routed
+					continue
+				}
+				if err := d.ports.hold(targetOf(s, e), p); err != nil {
 					d.log.Warn("a published port was taken while the driver was away", "endpoint", e.EndpointID, "error", err)
 				}
 			}
 		}
 	}
+	if len(d.networks) == 0 {
+		return d.firewall.remove()
+	}
 	return d.firewall.rebuild(d.networks)
+}
+
+// sweepLinks removes links on the driver's bridges that belong to no endpoint:
+// left by a process that died between two steps. The caller holds mu.
+func (d *Driver) sweepLinks() error {
+	known := map[string]bool{}
+	for _, s := range d.networks {
+		for id := range s.endpoints {
+			known[hostLink(id)] = true
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("listing links: %w", err)
+	}
+	bridges := map[int]bool{}
+	for _, link := range links {
+		for _, s := range d.networks {
+			if link.Attrs().Name == s.Bridge {
+				bridges[link.Attrs().Index] = true
+			}
+		}
+	}
+	for _, link := range links {
+		a := link.Attrs()
+		if bridges[a.MasterIndex] && link.Type() == "veth" && strings.HasPrefix(a.Name, hostLink("")) && !known[a.Name] {
+			d.sweeper.add(a.Name, 0)
+		}
+	}
+	return nil
 }
 
 // CreateNetwork implements network.Driver.
@@ -152,9 +196,6 @@ func (d *Driver) CreateNetwork(_ context.Context, n network.Network) (network.Ne
 	}
 	if n.ID == "" {
 		return network.Network{}, fmt.Errorf("network has no ID: %w", errdefs.ErrInvalidArgument)
-	}
-	if n.IPv6 {
-		return network.Network{}, fmt.Errorf("IPv6 on network %s: driver bridge has IPv4 only so far: %w", n.Name, errdefs.ErrNotImplemented)
 	}
 	r, err := d.plan(n)
 	if err != nil {
@@ -168,9 +209,9 @@ func (d *Driver) CreateNetwork(_ context.Context, n network.Network) (network.Ne
 		return network.Network{}, err
 	}
 	d.networks[n.ID] = s
-	if err := errors.Join(ensureBridge(s, d.config.MTU), d.firewall.rebuild(d.networks)); err != nil {
+	if err := errors.Join(ensureBridge(s, d.config.MTU), d.firewall.update(d.networks)); err != nil {
 		delete(d.networks, n.ID)
-		undone := errors.Join(removeBridge(s.Bridge), d.firewall.rebuild(d.networks), d.files.removeNetwork(n.ID))
+		undone := errors.Join(removeBridge(s.Bridge), d.firewall.update(d.networks), d.files.removeNetwork(n.ID))
 		if undone != nil {
 			d.log.Error("undoing a network", "network", n.Name, "error", undone)
 		}
@@ -202,143 +243,10 @@ func (d *Driver) drop(s *netState) error {
 		return err
 	}
 	delete(d.networks, s.ID)
-	return d.firewall.rebuild(d.networks)
-}
-
-// Attach implements network.Driver.
-func (d *Driver) Attach(_ context.Context, a network.Attachment) (network.Endpoint, error) {
-	d.mu.Lock()
-	s := d.networks[a.NetworkID]
-	if s == nil {
-		d.mu.Unlock()
-		return network.Endpoint{}, fmt.Errorf("network %s is not known to driver bridge: %w", a.NetworkID, errdefs.ErrNotFound)
+	if len(d.networks) == 0 {
+		return d.firewall.remove()
 	}
-	if e, ok := s.endpoints[a.EndpointID]; ok {
-		d.mu.Unlock()
-		return e, nil
-	}
-	e, err := d.reserve(s, a)
-	d.mu.Unlock()
-	if err != nil {
-		return network.Endpoint{}, err
-	}
-	// The link is made outside the lock: endpoints do not wait for each other.
-	err = d.files.saveEndpoint(e)
-	if err == nil {
-		err = plug(s, e, a.Gateway, d.config.MTU)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil {
-		err = d.firewall.addPorts(e)
-	}
-	if err != nil {
-		if undone := d.forget(s, e); undone != nil {
-			d.log.Error("undoing an attachment", "endpoint", e.EndpointID, "error", undone)
-		}
-		d.sweeper.add(hostLink(e.EndpointID), 0)
-		return network.Endpoint{}, fmt.Errorf("attaching to network %s: %w", s.Name, err)
-	}
-	return e, nil
-}
-
-// reserve takes address and ports for an endpoint; the caller holds mu.
-func (d *Driver) reserve(s *netState, a network.Attachment) (network.Endpoint, error) {
-	e := network.Endpoint{
-		NetworkID: a.NetworkID, EndpointID: a.EndpointID, ContainerID: a.ContainerID, Netns: a.Netns, Interface: a.Interface, MAC: a.MAC,
-	}
-	address := a.IPv4
-	if address.IsValid() {
-		if err := s.pool.Take(address); err != nil {
-			return e, err
-		}
-	} else {
-		var err error
-		if address, err = s.pool.Next(); err != nil {
-			return e, err
-		}
-	}
-	e.IPv4 = netip.PrefixFrom(address, s.Pools[0].Subnet.Bits())
-	if !s.Internal {
-		e.Gateway4 = s.Pools[0].Gateway
-	}
-	if e.MAC == "" {
-		e.MAC = macOf(address)
-	}
-	if !s.Internal {
-		ports, err := d.ports.publish(a.EndpointID, a.Ports)
-		if err != nil {
-			s.pool.Free(address)
-			return e, portText(err, address)
-		}
-		e.Ports = ports
-	}
-	s.endpoints[a.EndpointID] = e
-	return e, nil
-}
-
-// Detach implements network.Driver.
-func (d *Driver) Detach(_ context.Context, networkID, endpointID string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.networks[networkID]
-	if s == nil {
-		return nil
-	}
-	e, ok := s.endpoints[endpointID]
-	if !ok {
-		return nil
-	}
-	err := d.firewall.removePorts(e)
-	err = errors.Join(err, d.forget(s, e))
-	// The link goes with its namespace, which the engine is about to drop; one that
-	// is still there after a while is a running container's and is deleted.
-	d.sweeper.add(hostLink(endpointID), namespaceGrace)
-	return err
-}
-
-// namespaceGrace is how long a link may wait for its namespace's end.
-const namespaceGrace = 500 * time.Millisecond
-
-// forget gives back what reserve took; the caller holds mu.
-func (d *Driver) forget(s *netState, e network.Endpoint) error {
-	delete(s.endpoints, e.EndpointID)
-	s.pool.Free(e.IPv4.Addr())
-	d.ports.release(e.EndpointID)
-	return d.files.removeEndpoint(e.EndpointID)
-}
-
-// UpdatePorts implements network.Driver.
-func (d *Driver) UpdatePorts(_ context.Context, networkID, endpointID string, ports []network.Port) ([]network.Port, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.networks[networkID]
-	if s == nil {
-		return nil, fmt.Errorf("network %s is not known to driver bridge: %w", networkID, errdefs.ErrNotFound)
-	}
-	old, ok := s.endpoints[endpointID]
-	if !ok {
-		return nil, fmt.Errorf("endpoint %s is not on network %s: %w", endpointID, s.Name, errdefs.ErrNotFound)
-	}
-	if err := d.firewall.removePorts(old); err != nil {
-		return nil, err
-	}
-	d.ports.release(endpointID)
-	changed := old
-	published, err := d.ports.publish(endpointID, ports)
-	if err == nil {
-		changed.Ports = published
-	} else if _, restored := d.ports.publish(endpointID, old.Ports); restored != nil {
-		err = errors.Join(err, restored)
-	}
-	s.endpoints[endpointID] = changed
-	if failed := errors.Join(d.firewall.addPorts(changed), d.files.saveEndpoint(changed)); failed != nil {
-		return nil, failed
-	}
-	if err != nil {
-		return nil, portText(err, old.IPv4.Addr())
-	}
-	return published, nil
+	return d.firewall.update(d.networks)
 }
 
 // List implements network.Driver.
@@ -375,5 +283,20 @@ func (d *Driver) Reconcile(_ context.Context, networkIDs, endpointIDs []string) 
 			errs = append(errs, d.drop(s))
 		}
 	}
-	return errors.Join(append(errs, d.restore())...)
+	return errors.Join(append(errs, d.restore(), d.sweepLinks())...)
+}
+
+// targetOf is where an endpoint's ports lead.
+func targetOf(s *netState, e network.Endpoint) target {
+	t := target{endpointID: e.EndpointID, any4: s.binding4}
+	if s.ip4 != nil {
+		t.ip4, t.routed4 = e.IPv4.Addr(), s.ip4.mode == modeRouted
+	}
+	if s.ip6 != nil {
+		t.ip6, t.routed6 = e.IPv6.Addr(), s.ip6.mode == modeRouted
+	}
+	if t.any4 == netip.IPv4Unspecified() {
+		t.any4 = netip.Addr{}
+	}
+	return t
 }

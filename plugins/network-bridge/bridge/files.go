@@ -1,10 +1,12 @@
 package bridge
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +92,27 @@ func (f files) remove(kind, id string) error {
 		return nil
 	}
 	return err
+}
+
+// uniqueLocal is the /48 that this driver takes IPv6 subnets from when none is
+// configured: chosen at random once, and kept (RFC 4193, 3.2).
+func (f files) uniqueLocal() (netip.Prefix, error) {
+	path := filepath.Join(f.root, "unique-local")
+	body, err := os.ReadFile(path)
+	if err == nil {
+		if p, err := netip.ParsePrefix(string(body)); err == nil {
+			return p, nil
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return netip.Prefix{}, err
+	}
+	b := [16]byte{0xfd}
+	_, _ = rand.Read(b[1:6]) // never fails
+	p := netip.PrefixFrom(netip.AddrFrom16(b), 48)
+	if err := os.WriteFile(path+".new", []byte(p.String()), 0o600); err != nil {
+		return p, err
+	}
+	return p, os.Rename(path+".new", path)
 }
 
 func (f files) saveNetwork(r record) error    { return f.save("networks", r.ID, r, true) }

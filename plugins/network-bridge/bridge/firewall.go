@@ -2,76 +2,118 @@ package bridge
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/network"
 )
 
-// firewall is the driver's nftables table. Networks change it as a whole, in one
-// transaction; a published port is one element of a map. Nothing outside the
-// table is read or touched, and its chains accept what is not theirs.
+// firewall is the driver's nftables table, of family inet. Networks change its
+// rules as a whole, in one transaction; a published port is one element of a map.
+// Nothing outside the table is read or touched, and its chains accept what is not
+// theirs.
 //
+//	user                       the administrator's: jumped to first, never changed
 //	prerouting, output (nat)   packets to a local address: look proto and port up
 //	                           in the maps, change the destination
 //	postrouting (nat)          hide containers behind the host; answer themselves
-//	                           and 127.0.0.1 through the bridge
+//	                           and loopback addresses through the bridge
 //	forward (filter)           keep networks apart; internal ones stay inside
-//	guard (filter, raw)        127.0.0.0/8 is never reached from a bridge
+//	guard (filter, raw)        the host's loopback is never reached from a bridge
 type firewall struct {
-	name  string
-	table *nftables.Table
-	any   *nftables.Set // proto . port → address . port
-	at    *nftables.Set // host address . proto . port → address . port
+	table      *nftables.Table
+	restricted bool // published ports are closed to other hosts unless chain user accepts
+
+	bridges      *nftables.Set
+	any4, any6   *nftables.Set // proto . port → address . port
+	at4, at6     *nftables.Set // host address . proto . port → address . port
+	open4, open6 *nftables.Set // address . proto . port, of routed networks
+
+	// conn is kept, so that the watcher can tell the driver's own changes.
+	conn *nftables.Conn
+	port uint32 // netlink port of conn
 }
 
-func newFirewall(name string) *firewall {
-	return &firewall{name: name, table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}}
+func newFirewall(name string, restricted bool) *firewall {
+	f := &firewall{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}, restricted: restricted}
+	concat := nftables.MustConcatSetType
+	proto, port, a4, a6 := nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeIP6Addr
+	portMap := func(name string, key, data nftables.SetDatatype) *nftables.Set {
+		return &nftables.Set{Table: f.table, Name: name, IsMap: true, Concatenation: true, KeyType: key, DataType: data}
+	}
+	f.bridges = &nftables.Set{Table: f.table, Name: "bridges", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+	f.any4 = portMap("ports4", concat(proto, port), concat(a4, port))
+	f.any6 = portMap("ports6", concat(proto, port), concat(a6, port))
+	f.at4 = portMap("ports4_at", concat(a4, proto, port), concat(a4, port))
+	f.at6 = portMap("ports6_at", concat(a6, proto, port), concat(a6, port))
+	f.open4 = &nftables.Set{Table: f.table, Name: "open4", Concatenation: true, KeyType: concat(a4, proto, port)}
+	f.open6 = &nftables.Set{Table: f.table, Name: "open6", Concatenation: true, KeyType: concat(a6, proto, port)}
+	return f
 }
+
+// sets are all that hold ports.
+func (f *firewall) sets() []*nftables.Set {
+	return []*nftables.Set{f.any4, f.any6, f.at4, f.at6, f.open4, f.open6}
+}
+
+// sendBuffer has room for a transaction with some ten thousand ports: the kernel
+// takes one only as a whole.
+const sendBuffer = 16 << 20
 
 // commit sends one transaction.
 func (f *firewall) commit(what string, fill func(*nftables.Conn) error) error {
-	conn, err := nftables.New()
+	if f.conn == nil {
+		conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			var err error
+			if f.port, err = netlinkPort(c); err != nil {
+				return err
+			}
+			return c.SetWriteBuffer(sendBuffer)
+		}))
+		if err != nil {
+			return fmt.Errorf("nftables: %w", err)
+		}
+		f.conn = conn
+	}
+	err := fill(f.conn)
+	if err == nil {
+		err = f.conn.Flush()
+	}
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
-	}
-	if err := fill(conn); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	if err := conn.Flush(); err != nil {
+		f.close() // what the kernel still has to say about it is not for the next one
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
 
-// rebuild replaces the table by one for the given networks, at once.
+func (f *firewall) close() {
+	if f.conn != nil {
+		_ = f.conn.CloseLasting()
+		f.conn = nil
+	}
+}
+
+// rebuild makes the table what the networks need, ports included, whatever is
+// there: at once, and without touching chain user.
 func (f *firewall) rebuild(networks map[string]*netState) error {
-	return f.commit("rebuilding nftables table "+f.name, func(c *nftables.Conn) error {
-		c.AddTable(f.table) // so that there is one to delete
-		c.DelTable(f.table)
-		if len(networks) == 0 {
-			return nil
-		}
-		c.AddTable(f.table)
-		if err := f.addMaps(c); err != nil {
+	return f.commit("rebuilding nftables table "+f.table.Name, func(c *nftables.Conn) error {
+		if err := f.rules(c, networks); err != nil {
 			return err
 		}
-		f.addDestinationChains(c)
-		bridges, err := f.addBridges(c, networks)
-		if err != nil {
-			return err
+		for _, set := range f.sets() {
+			c.FlushSet(set)
 		}
-		f.addPostrouting(c, networks)
-		f.addForward(c, networks, bridges)
-		f.addGuard(c, bridges)
 		for _, s := range networks {
 			for _, e := range s.endpoints {
-				if err := f.elements(e, c.SetAddElements); err != nil {
+				if err := f.change(c.SetAddElements, s, e, e.Ports); err != nil {
 					return err
 				}
 			}
@@ -80,146 +122,148 @@ func (f *firewall) rebuild(networks map[string]*netState) error {
 	})
 }
 
-func (f *firewall) addMaps(c *nftables.Conn) error {
-	target := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
-	f.any = &nftables.Set{Table: f.table, Name: "ports", IsMap: true, Concatenation: true, DataType: target,
-		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
-	f.at = &nftables.Set{Table: f.table, Name: "ports_at", IsMap: true, Concatenation: true, DataType: target,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)}
-	if err := c.AddSet(f.any, nil); err != nil {
-		return err
-	}
-	return c.AddSet(f.at, nil)
-}
-
-// Registers: a 16-byte register 1 is the four 4-byte registers from 8 on.
-const (
-	reg0 = 8
-	reg1 = 9
-	reg2 = 10
-)
-
-// addDestinationChains changes the destination of packets to published ports.
-func (f *firewall) addDestinationChains(c *nftables.Conn) {
-	for _, chain := range []*nftables.Chain{
-		{Name: "prerouting", Table: f.table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest},
-		{Name: "output", Table: f.table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest},
-	} {
-		c.AddChain(chain)
-		local := []expr.Any{
-			&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-		}
-		dnat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg1, Specified: true}
-		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: append(append([]expr.Any{}, local...),
-			&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
-			&expr.Payload{DestRegister: reg2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: f.at.Name, SetID: f.at.ID},
-			dnat)})
-		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: append(append([]expr.Any{}, local...),
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
-			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: f.any.Name, SetID: f.any.ID},
-			dnat)})
-	}
-}
-
-func (f *firewall) addBridges(c *nftables.Conn, networks map[string]*netState) (*nftables.Set, error) {
-	set := &nftables.Set{Table: f.table, Name: "bridges", KeyType: nftables.TypeIFName}
-	var elements []nftables.SetElement
-	for _, s := range networks {
-		elements = append(elements, nftables.SetElement{Key: ifname(s.Bridge)})
-	}
-	return set, c.AddSet(set, elements)
-}
-
-// addPostrouting hides containers behind the host's address on the way out.
-func (f *firewall) addPostrouting(c *nftables.Conn, networks map[string]*netState) {
-	chain := c.AddChain(&nftables.Chain{Name: "postrouting", Table: f.table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
-	for _, s := range networks {
-		subnet := s.Pools[0].Subnet
-		// From 127.0.0.1 to a published port: the container could not answer that.
-		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(outgoing(expr.CmpOpEq, s.Bridge), source(netip.MustParsePrefix("127.0.0.0/8")), masquerade())})
-		// A container to itself, or its neighbour, through a published port.
-		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(outgoing(expr.CmpOpEq, s.Bridge), source(subnet), translated(), masquerade())})
-		if !s.Internal && s.Options[optionMasquerade] != "false" {
-			c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(outgoing(expr.CmpOpNeq, s.Bridge), source(subnet), masquerade())})
-		}
-	}
-}
-
-// addForward keeps networks apart. What came through a published port may pass.
-func (f *firewall) addForward(c *nftables.Conn, networks map[string]*netState, bridges *nftables.Set) {
-	accept := nftables.ChainPolicyAccept
-	chain := c.AddChain(&nftables.Chain{Name: "forward", Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &accept})
-	c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(established(), verdict(expr.VerdictAccept))})
-	c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(translated(), verdict(expr.VerdictAccept))})
-	for _, s := range networks {
-		in, notOut := incoming(s.Bridge), outgoing(expr.CmpOpNeq, s.Bridge)
-		if s.Internal {
-			c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(in, notOut, verdict(expr.VerdictDrop))})
-			c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(notIncoming(s.Bridge), outgoing(expr.CmpOpEq, s.Bridge), verdict(expr.VerdictDrop))})
-			continue
-		}
-		other := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: bridges.Name, SetID: bridges.ID}}
-		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(in, notOut, other, verdict(expr.VerdictDrop))})
-	}
-}
-
-// addGuard undoes what route_localnet would allow: packets from a bridge to the
-// host's 127.0.0.0/8.
-func (f *firewall) addGuard(c *nftables.Conn, bridges *nftables.Set) {
-	accept := nftables.ChainPolicyAccept
-	chain := c.AddChain(&nftables.Chain{Name: "guard", Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw, Policy: &accept})
-	c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(
-		[]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: bridges.Name, SetID: bridges.ID}},
-		address(16, netip.MustParsePrefix("127.0.0.0/8")), verdict(expr.VerdictDrop))})
-}
-
-// addPorts publishes an endpoint's ports.
-func (f *firewall) addPorts(e network.Endpoint) error {
-	if len(e.Ports) == 0 {
-		return nil
-	}
-	return f.commit("publishing ports", func(c *nftables.Conn) error { return f.elements(e, c.SetAddElements) })
-}
-
-// removePorts takes them back; those that are not there are no error.
-func (f *firewall) removePorts(e network.Endpoint) error {
-	if len(e.Ports) == 0 {
-		return nil
-	}
-	err := f.commit("withdrawing ports", func(c *nftables.Conn) error { return f.elements(e, c.SetDeleteElements) })
+// update changes the rules to those of the given networks; ports stay.
+func (f *firewall) update(networks map[string]*netState) error {
+	err := f.commit("changing nftables table "+f.table.Name, func(c *nftables.Conn) error { return f.rules(c, networks) })
 	if isGone(err) {
-		return nil
+		return f.rebuild(networks)
 	}
 	return err
 }
 
-func (f *firewall) elements(e network.Endpoint, apply func(*nftables.Set, []nftables.SetElement) error) error {
-	for _, p := range e.Ports {
-		proto, ok := protocols[p.Proto]
-		if !ok {
-			return fmt.Errorf("protocol %q", p.Proto)
-		}
-		key := append([]byte{proto, 0, 0, 0}, port(p.HostPort)...)
-		set := f.any
-		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
-			set = f.at
-			host := p.HostIP.As4()
-			key = append(host[:], key...)
-		}
-		to := e.IPv4.Addr().As4()
-		element := nftables.SetElement{Key: key, Val: append(to[:], port(p.ContainerPort)...)}
-		if err := apply(set, []nftables.SetElement{element}); err != nil {
+// remove deletes the table, with chain user if the administrator has nothing in
+// it: the last network is gone.
+func (f *firewall) remove() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	rules, err := conn.GetRules(f.table, &nftables.Chain{Name: chainUser, Table: f.table})
+	if isGone(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading chain %s: %w", chainUser, err)
+	}
+	if len(rules) > 0 {
+		return nil
+	}
+	return f.commit("removing nftables table "+f.table.Name, func(c *nftables.Conn) error {
+		c.AddTable(f.table) // so that there is one to delete
+		c.DelTable(f.table)
+		return nil
+	})
+}
+
+// elementsPerMessage keeps a netlink attribute below its 64 KiB.
+const elementsPerMessage = 256
+
+// change adds or deletes the elements of some ports of an endpoint.
+func (f *firewall) change(apply func(*nftables.Set, []nftables.SetElement) error, s *netState, e network.Endpoint, ports []network.Port) error {
+	elements := map[*nftables.Set][]nftables.SetElement{}
+	for _, p := range ports {
+		set, element, err := f.element(s, e, p)
+		if err != nil {
 			return err
+		}
+		elements[set] = append(elements[set], element)
+	}
+	for set, all := range elements {
+		for some := range slices.Chunk(all, elementsPerMessage) {
+			if err := apply(set, some); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// element is what publishes one port.
+func (f *firewall) element(s *netState, e network.Endpoint, p network.Port) (*nftables.Set, nftables.SetElement, error) {
+	proto, ok := protocols[p.Proto]
+	if !ok {
+		return nil, nftables.SetElement{}, fmt.Errorf("protocol %q", p.Proto)
+	}
+	target, network, anySet, atSet, openSet := e.IPv4.Addr(), s.ip4, f.any4, f.at4, f.open4
+	if p.HostIP.Is6() {
+		target, network, anySet, atSet, openSet = e.IPv6.Addr(), s.ip6, f.any6, f.at6, f.open6
+	}
+	if !target.IsValid() || network == nil {
+		return nil, nftables.SetElement{}, fmt.Errorf("port %d is published on %s, but the endpoint has no such address", p.HostPort, p.HostIP)
+	}
+	if network.mode == modeRouted {
+		return openSet, nftables.SetElement{Key: slices.Concat(target.AsSlice(), []byte{proto, 0, 0, 0}, port(p.ContainerPort))}, nil
+	}
+	key := append([]byte{proto, 0, 0, 0}, port(p.HostPort)...)
+	set := anySet
+	if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
+		set, key = atSet, append(p.HostIP.AsSlice(), key...)
+	}
+	return set, nftables.SetElement{Key: key, Val: append(target.AsSlice(), port(p.ContainerPort)...)}, nil
+}
+
+// addPorts publishes an endpoint's ports.
+func (f *firewall) addPorts(networks map[string]*netState, s *netState, e network.Endpoint) error {
+	if len(e.Ports) == 0 {
+		return nil
+	}
+	err := f.commit("publishing ports", func(c *nftables.Conn) error { return f.change(c.SetAddElements, s, e, e.Ports) })
+	if isGone(err) { // somebody flushed the ruleset
+		return f.rebuild(networks)
+	}
+	return err
+}
+
+// removePorts takes them back; those that are not there are no error.
+func (f *firewall) removePorts(s *netState, e network.Endpoint) error {
+	if len(e.Ports) == 0 {
+		return nil
+	}
+	remove := func(ports []network.Port) error {
+		return f.commit("withdrawing ports", func(c *nftables.Conn) error { return f.change(c.SetDeleteElements, s, e, ports) })
+	}
+	err := remove(e.Ports)
+	if isGone(err) { // at least one is not there: a transaction is all or nothing
+		err = nil
+		for _, p := range e.Ports {
+			if one := remove([]network.Port{p}); one != nil && !isGone(one) {
+				err = one
+			}
+		}
+	}
+	return err
+}
+
+// netlinkPort is the kernel's name for the socket: what the socket asked for is
+// announced to others under it.
+func netlinkPort(c *netlink.Conn) (port uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		var name unix.Sockaddr
+		if name, err = unix.Getsockname(int(fd)); err == nil {
+			port = name.(*unix.SockaddrNetlink).Pid
+		}
+	})
+	return port, errors.Join(failed, err)
 }
 
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // port is a port as part of a concatenation: network order, filled to four bytes.
 func port(n uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, n), 0, 0) }
+
+// sorted are the networks in an order that does not change between rebuilds.
+func sorted(networks map[string]*netState) []*netState {
+	return slices.SortedFunc(maps.Values(networks), func(a, b *netState) int {
+		if a.Bridge < b.Bridge {
+			return -1
+		}
+		return 1
+	})
+}
+
+// loopback is where each family reaches the host itself.
+var loopback = map[family]netip.Prefix{ip4: netip.MustParsePrefix("127.0.0.0/8"), ip6: netip.MustParsePrefix("::1/128")}

@@ -61,6 +61,14 @@ func (c *Client) UpdatePorts(ctx context.Context, networkID, endpointID string, 
 	return portsFromProto(r.GetPorts())
 }
 
+// SetGateway implements [network.Driver].
+func (c *Client) SetGateway(ctx context.Context, networkID, endpointID string, ipv4, ipv6 bool) error {
+	_, err := c.rpc.SetGateway(ctx, &networkv1.SetGatewayRequest{
+		NetworkId: networkID, EndpointId: endpointID, Gateway4: ipv4, Gateway6: ipv6,
+	})
+	return err
+}
+
 // List implements [network.Driver].
 func (c *Client) List(ctx context.Context) (network.State, error) {
 	r, err := c.rpc.List(ctx, &networkv1.ListRequest{})

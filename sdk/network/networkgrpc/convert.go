@@ -143,7 +143,7 @@ func attachmentToProto(a network.Attachment) *networkv1.Attachment {
 	return &networkv1.Attachment{
 		NetworkId: a.NetworkID, EndpointId: a.EndpointID, ContainerId: a.ContainerID,
 		Netns: a.Netns, Interface: a.Interface, Ipv4: addrText(a.IPv4), Ipv6: addrText(a.IPv6),
-		Mac: a.MAC, Ports: portsToProto(a.Ports), Gateway: a.Gateway, Options: a.Options,
+		Mac: a.MAC, Ports: portsToProto(a.Ports), Gateway4: a.Gateway4, Gateway6: a.Gateway6, Options: a.Options,
 	}
 }
 
@@ -153,7 +153,7 @@ func attachmentFromProto(in *networkv1.Attachment) (network.Attachment, error) {
 		NetworkID: in.GetNetworkId(), EndpointID: in.GetEndpointId(), ContainerID: in.GetContainerId(),
 		Netns: in.GetNetns(), Interface: in.GetInterface(),
 		IPv4: p.addr("ipv4", in.GetIpv4()), IPv6: p.addr("ipv6", in.GetIpv6()),
-		MAC: in.GetMac(), Ports: p.ports(in.GetPorts()), Gateway: in.GetGateway(), Options: in.GetOptions(),
+		MAC: in.GetMac(), Ports: p.ports(in.GetPorts()), Gateway4: in.GetGateway4(), Gateway6: in.GetGateway6(), Options: in.GetOptions(),
 	}
 	return out, p.err
 }

@@ -73,6 +73,13 @@ func (s *server) UpdatePorts(ctx context.Context, r *networkv1.UpdatePortsReques
 	return &networkv1.UpdatePortsResponse{Ports: portsToProto(ports)}, nil
 }
 
+func (s *server) SetGateway(ctx context.Context, r *networkv1.SetGatewayRequest) (*networkv1.SetGatewayResponse, error) {
+	if err := s.driver.SetGateway(ctx, r.GetNetworkId(), r.GetEndpointId(), r.GetGateway4(), r.GetGateway6()); err != nil {
+		return nil, err
+	}
+	return &networkv1.SetGatewayResponse{}, nil
+}
+
 func (s *server) List(ctx context.Context, _ *networkv1.ListRequest) (*networkv1.ListResponse, error) {
 	state, err := s.driver.List(ctx)
 	if err != nil {

@@ -43,6 +43,10 @@ func (e *echo) UpdatePorts(_ context.Context, n, ep string, ports []network.Port
 	return e.endpoint.Ports, e.note("ports", n, ep, ports)
 }
 
+func (e *echo) SetGateway(_ context.Context, n, ep string, ipv4, ipv6 bool) error {
+	return e.note("gateway", n, ep, ipv4, ipv6)
+}
+
 func (e *echo) List(context.Context) (network.State, error) {
 	return network.State{Networks: []network.Network{e.network}, Endpoints: []network.Endpoint{e.endpoint}}, e.note("list")
 }
@@ -85,6 +89,8 @@ func TestEverythingCrossesTheWire(t *testing.T) {
 	ports, err := c.UpdatePorts(ctx, "n", "e", a.Ports)
 	check(err, "ports", "n", "e", a.Ports)
 	same("ports", d.endpoint.Ports, ports)
+	check(c.SetGateway(ctx, "n", "e", true, false), "gateway", "n", "e", true, false)
+	check(c.SetGateway(ctx, "n", "e", false, true), "gateway", "n", "e", false, true)
 	state, err := c.List(ctx)
 	check(err, "list")
 	same("state", network.State{Networks: []network.Network{d.network}, Endpoints: []network.Endpoint{d.endpoint}}, state)

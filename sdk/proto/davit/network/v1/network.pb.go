@@ -216,7 +216,9 @@ type Port struct {
 	Proto string `protobuf:"bytes,1,opt,name=proto,proto3" json:"proto,omitempty"`
 	// Port inside the namespace, 1 to 65535.
 	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
-	// Host address; empty for all.
+	// Host address; empty for all. In answers never empty: one port that was asked
+	// for on all addresses is answered once as 0.0.0.0 and once as ::, with the same
+	// host port.
 	HostIp string `protobuf:"bytes,3,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
 	// First host port to try; 0 for any free one. In answers the published one.
 	HostPort uint32 `protobuf:"varint,4,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
@@ -312,10 +314,12 @@ type Attachment struct {
 	Mac string `protobuf:"bytes,8,opt,name=mac,proto3" json:"mac,omitempty"`
 	// Ports to publish.
 	Ports []*Port `protobuf:"bytes,9,rep,name=ports,proto3" json:"ports,omitempty"`
-	// Whether this endpoint provides the default route.
-	Gateway bool `protobuf:"varint,10,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Whether this endpoint provides the IPv4 default route.
+	Gateway4 bool `protobuf:"varint,10,opt,name=gateway4,proto3" json:"gateway4,omitempty"`
 	// Driver options of the endpoint.
-	Options       map[string]string `protobuf:"bytes,11,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Options map[string]string `protobuf:"bytes,11,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether this endpoint provides the IPv6 default route.
+	Gateway6      bool `protobuf:"varint,12,opt,name=gateway6,proto3" json:"gateway6,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -413,9 +417,9 @@ func (x *Attachment) GetPorts() []*Port {
 	return nil
 }
 
-func (x *Attachment) GetGateway() bool {
+func (x *Attachment) GetGateway4() bool {
 	if x != nil {
-		return x.Gateway
+		return x.Gateway4
 	}
 	return false
 }
@@ -425,6 +429,13 @@ func (x *Attachment) GetOptions() map[string]string {
 		return x.Options
 	}
 	return nil
+}
+
+func (x *Attachment) GetGateway6() bool {
+	if x != nil {
+		return x.Gateway6
+	}
+	return false
 }
 
 // Endpoint is an attached namespace.
@@ -1032,6 +1043,116 @@ func (x *UpdatePortsResponse) GetPorts() []*Port {
 	return nil
 }
 
+// SetGatewayRequest names the default routes of an endpoint.
+type SetGatewayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the network.
+	NetworkId string `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// ID of the endpoint.
+	EndpointId string `protobuf:"bytes,2,opt,name=endpoint_id,json=endpointId,proto3" json:"endpoint_id,omitempty"`
+	// Whether it provides the IPv4 default route.
+	Gateway4 bool `protobuf:"varint,3,opt,name=gateway4,proto3" json:"gateway4,omitempty"`
+	// Whether it provides the IPv6 default route.
+	Gateway6      bool `protobuf:"varint,4,opt,name=gateway6,proto3" json:"gateway6,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGatewayRequest) Reset() {
+	*x = SetGatewayRequest{}
+	mi := &file_davit_network_v1_network_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGatewayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGatewayRequest) ProtoMessage() {}
+
+func (x *SetGatewayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_network_v1_network_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGatewayRequest.ProtoReflect.Descriptor instead.
+func (*SetGatewayRequest) Descriptor() ([]byte, []int) {
+	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetGatewayRequest) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *SetGatewayRequest) GetEndpointId() string {
+	if x != nil {
+		return x.EndpointId
+	}
+	return ""
+}
+
+func (x *SetGatewayRequest) GetGateway4() bool {
+	if x != nil {
+		return x.Gateway4
+	}
+	return false
+}
+
+func (x *SetGatewayRequest) GetGateway6() bool {
+	if x != nil {
+		return x.Gateway6
+	}
+	return false
+}
+
+// SetGatewayResponse is empty.
+type SetGatewayResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGatewayResponse) Reset() {
+	*x = SetGatewayResponse{}
+	mi := &file_davit_network_v1_network_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGatewayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGatewayResponse) ProtoMessage() {}
+
+func (x *SetGatewayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_network_v1_network_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGatewayResponse.ProtoReflect.Descriptor instead.
+func (*SetGatewayResponse) Descriptor() ([]byte, []int) {
+	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{16}
+}
+
 // ListRequest is empty.
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1041,7 +1162,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_davit_network_v1_network_proto_msgTypes[15]
+	mi := &file_davit_network_v1_network_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1174,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_network_v1_network_proto_msgTypes[15]
+	mi := &file_davit_network_v1_network_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1187,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{15}
+	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{17}
 }
 
 // ListResponse is what the driver holds.
@@ -1082,7 +1203,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_davit_network_v1_network_proto_msgTypes[16]
+	mi := &file_davit_network_v1_network_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1215,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_network_v1_network_proto_msgTypes[16]
+	mi := &file_davit_network_v1_network_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1228,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{16}
+	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListResponse) GetNetworks() []*NetworkSpec {
@@ -1137,7 +1258,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_davit_network_v1_network_proto_msgTypes[17]
+	mi := &file_davit_network_v1_network_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1270,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_network_v1_network_proto_msgTypes[17]
+	mi := &file_davit_network_v1_network_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1283,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{17}
+	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReconcileRequest) GetNetworkIds() []string {
@@ -1188,7 +1309,7 @@ type ReconcileResponse struct {
 
 func (x *ReconcileResponse) Reset() {
 	*x = ReconcileResponse{}
-	mi := &file_davit_network_v1_network_proto_msgTypes[18]
+	mi := &file_davit_network_v1_network_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1321,7 @@ func (x *ReconcileResponse) String() string {
 func (*ReconcileResponse) ProtoMessage() {}
 
 func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_network_v1_network_proto_msgTypes[18]
+	mi := &file_davit_network_v1_network_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1334,7 @@ func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{18}
+	return file_davit_network_v1_network_proto_rawDescGZIP(), []int{20}
 }
 
 var File_davit_network_v1_network_proto protoreflect.FileDescriptor
@@ -1249,7 +1370,7 @@ const file_davit_network_v1_network_proto_rawDesc = "" +
 	"\x0econtainer_port\x18\x02 \x01(\rR\rcontainerPort\x12\x17\n" +
 	"\ahost_ip\x18\x03 \x01(\tR\x06hostIp\x12\x1b\n" +
 	"\thost_port\x18\x04 \x01(\rR\bhostPort\x12\"\n" +
-	"\rhost_port_end\x18\x05 \x01(\rR\vhostPortEnd\"\xa6\x03\n" +
+	"\rhost_port_end\x18\x05 \x01(\rR\vhostPortEnd\"\xc4\x03\n" +
 	"\n" +
 	"Attachment\x12\x1d\n" +
 	"\n" +
@@ -1262,10 +1383,11 @@ const file_davit_network_v1_network_proto_rawDesc = "" +
 	"\x04ipv4\x18\x06 \x01(\tR\x04ipv4\x12\x12\n" +
 	"\x04ipv6\x18\a \x01(\tR\x04ipv6\x12\x10\n" +
 	"\x03mac\x18\b \x01(\tR\x03mac\x12,\n" +
-	"\x05ports\x18\t \x03(\v2\x16.davit.network.v1.PortR\x05ports\x12\x18\n" +
-	"\agateway\x18\n" +
-	" \x01(\bR\agateway\x12C\n" +
-	"\aoptions\x18\v \x03(\v2).davit.network.v1.Attachment.OptionsEntryR\aoptions\x1a:\n" +
+	"\x05ports\x18\t \x03(\v2\x16.davit.network.v1.PortR\x05ports\x12\x1a\n" +
+	"\bgateway4\x18\n" +
+	" \x01(\bR\bgateway4\x12C\n" +
+	"\aoptions\x18\v \x03(\v2).davit.network.v1.Attachment.OptionsEntryR\aoptions\x12\x1a\n" +
+	"\bgateway6\x18\f \x01(\bR\bgateway6\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x02\n" +
@@ -1310,7 +1432,15 @@ const file_davit_network_v1_network_proto_rawDesc = "" +
 	"endpointId\x12,\n" +
 	"\x05ports\x18\x03 \x03(\v2\x16.davit.network.v1.PortR\x05ports\"C\n" +
 	"\x13UpdatePortsResponse\x12,\n" +
-	"\x05ports\x18\x01 \x03(\v2\x16.davit.network.v1.PortR\x05ports\"\r\n" +
+	"\x05ports\x18\x01 \x03(\v2\x16.davit.network.v1.PortR\x05ports\"\x8b\x01\n" +
+	"\x11SetGatewayRequest\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1f\n" +
+	"\vendpoint_id\x18\x02 \x01(\tR\n" +
+	"endpointId\x12\x1a\n" +
+	"\bgateway4\x18\x03 \x01(\bR\bgateway4\x12\x1a\n" +
+	"\bgateway6\x18\x04 \x01(\bR\bgateway6\"\x14\n" +
+	"\x12SetGatewayResponse\"\r\n" +
 	"\vListRequest\"\x83\x01\n" +
 	"\fListResponse\x129\n" +
 	"\bnetworks\x18\x01 \x03(\v2\x1d.davit.network.v1.NetworkSpecR\bnetworks\x128\n" +
@@ -1319,13 +1449,15 @@ const file_davit_network_v1_network_proto_rawDesc = "" +
 	"\vnetwork_ids\x18\x01 \x03(\tR\n" +
 	"networkIds\x12!\n" +
 	"\fendpoint_ids\x18\x02 \x03(\tR\vendpointIds\"\x13\n" +
-	"\x11ReconcileResponse2\xe0\x04\n" +
+	"\x11ReconcileResponse2\xb9\x05\n" +
 	"\aNetwork\x12`\n" +
 	"\rCreateNetwork\x12&.davit.network.v1.CreateNetworkRequest\x1a'.davit.network.v1.CreateNetworkResponse\x12`\n" +
 	"\rDeleteNetwork\x12&.davit.network.v1.DeleteNetworkRequest\x1a'.davit.network.v1.DeleteNetworkResponse\x12K\n" +
 	"\x06Attach\x12\x1f.davit.network.v1.AttachRequest\x1a .davit.network.v1.AttachResponse\x12K\n" +
 	"\x06Detach\x12\x1f.davit.network.v1.DetachRequest\x1a .davit.network.v1.DetachResponse\x12Z\n" +
-	"\vUpdatePorts\x12$.davit.network.v1.UpdatePortsRequest\x1a%.davit.network.v1.UpdatePortsResponse\x12E\n" +
+	"\vUpdatePorts\x12$.davit.network.v1.UpdatePortsRequest\x1a%.davit.network.v1.UpdatePortsResponse\x12W\n" +
+	"\n" +
+	"SetGateway\x12#.davit.network.v1.SetGatewayRequest\x1a$.davit.network.v1.SetGatewayResponse\x12E\n" +
 	"\x04List\x12\x1d.davit.network.v1.ListRequest\x1a\x1e.davit.network.v1.ListResponse\x12T\n" +
 	"\tReconcile\x12\".davit.network.v1.ReconcileRequest\x1a#.davit.network.v1.ReconcileResponseBDZBgithub.com/davit-engine/davit/sdk/proto/davit/network/v1;networkv1b\x06proto3"
 
@@ -1341,7 +1473,7 @@ func file_davit_network_v1_network_proto_rawDescGZIP() []byte {
 	return file_davit_network_v1_network_proto_rawDescData
 }
 
-var file_davit_network_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_davit_network_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_davit_network_v1_network_proto_goTypes = []any{
 	(*Pool)(nil),                  // 0: davit.network.v1.Pool
 	(*NetworkSpec)(nil),           // 1: davit.network.v1.NetworkSpec
@@ -1358,22 +1490,24 @@ var file_davit_network_v1_network_proto_goTypes = []any{
 	(*DetachResponse)(nil),        // 12: davit.network.v1.DetachResponse
 	(*UpdatePortsRequest)(nil),    // 13: davit.network.v1.UpdatePortsRequest
 	(*UpdatePortsResponse)(nil),   // 14: davit.network.v1.UpdatePortsResponse
-	(*ListRequest)(nil),           // 15: davit.network.v1.ListRequest
-	(*ListResponse)(nil),          // 16: davit.network.v1.ListResponse
-	(*ReconcileRequest)(nil),      // 17: davit.network.v1.ReconcileRequest
-	(*ReconcileResponse)(nil),     // 18: davit.network.v1.ReconcileResponse
-	nil,                           // 19: davit.network.v1.Pool.AuxEntry
-	nil,                           // 20: davit.network.v1.NetworkSpec.OptionsEntry
-	nil,                           // 21: davit.network.v1.NetworkSpec.LabelsEntry
-	nil,                           // 22: davit.network.v1.Attachment.OptionsEntry
+	(*SetGatewayRequest)(nil),     // 15: davit.network.v1.SetGatewayRequest
+	(*SetGatewayResponse)(nil),    // 16: davit.network.v1.SetGatewayResponse
+	(*ListRequest)(nil),           // 17: davit.network.v1.ListRequest
+	(*ListResponse)(nil),          // 18: davit.network.v1.ListResponse
+	(*ReconcileRequest)(nil),      // 19: davit.network.v1.ReconcileRequest
+	(*ReconcileResponse)(nil),     // 20: davit.network.v1.ReconcileResponse
+	nil,                           // 21: davit.network.v1.Pool.AuxEntry
+	nil,                           // 22: davit.network.v1.NetworkSpec.OptionsEntry
+	nil,                           // 23: davit.network.v1.NetworkSpec.LabelsEntry
+	nil,                           // 24: davit.network.v1.Attachment.OptionsEntry
 }
 var file_davit_network_v1_network_proto_depIdxs = []int32{
-	19, // 0: davit.network.v1.Pool.aux:type_name -> davit.network.v1.Pool.AuxEntry
-	20, // 1: davit.network.v1.NetworkSpec.options:type_name -> davit.network.v1.NetworkSpec.OptionsEntry
-	21, // 2: davit.network.v1.NetworkSpec.labels:type_name -> davit.network.v1.NetworkSpec.LabelsEntry
+	21, // 0: davit.network.v1.Pool.aux:type_name -> davit.network.v1.Pool.AuxEntry
+	22, // 1: davit.network.v1.NetworkSpec.options:type_name -> davit.network.v1.NetworkSpec.OptionsEntry
+	23, // 2: davit.network.v1.NetworkSpec.labels:type_name -> davit.network.v1.NetworkSpec.LabelsEntry
 	0,  // 3: davit.network.v1.NetworkSpec.pools:type_name -> davit.network.v1.Pool
 	2,  // 4: davit.network.v1.Attachment.ports:type_name -> davit.network.v1.Port
-	22, // 5: davit.network.v1.Attachment.options:type_name -> davit.network.v1.Attachment.OptionsEntry
+	24, // 5: davit.network.v1.Attachment.options:type_name -> davit.network.v1.Attachment.OptionsEntry
 	2,  // 6: davit.network.v1.Endpoint.ports:type_name -> davit.network.v1.Port
 	1,  // 7: davit.network.v1.CreateNetworkRequest.network:type_name -> davit.network.v1.NetworkSpec
 	1,  // 8: davit.network.v1.CreateNetworkResponse.network:type_name -> davit.network.v1.NetworkSpec
@@ -1388,17 +1522,19 @@ var file_davit_network_v1_network_proto_depIdxs = []int32{
 	9,  // 17: davit.network.v1.Network.Attach:input_type -> davit.network.v1.AttachRequest
 	11, // 18: davit.network.v1.Network.Detach:input_type -> davit.network.v1.DetachRequest
 	13, // 19: davit.network.v1.Network.UpdatePorts:input_type -> davit.network.v1.UpdatePortsRequest
-	15, // 20: davit.network.v1.Network.List:input_type -> davit.network.v1.ListRequest
-	17, // 21: davit.network.v1.Network.Reconcile:input_type -> davit.network.v1.ReconcileRequest
-	6,  // 22: davit.network.v1.Network.CreateNetwork:output_type -> davit.network.v1.CreateNetworkResponse
-	8,  // 23: davit.network.v1.Network.DeleteNetwork:output_type -> davit.network.v1.DeleteNetworkResponse
-	10, // 24: davit.network.v1.Network.Attach:output_type -> davit.network.v1.AttachResponse
-	12, // 25: davit.network.v1.Network.Detach:output_type -> davit.network.v1.DetachResponse
-	14, // 26: davit.network.v1.Network.UpdatePorts:output_type -> davit.network.v1.UpdatePortsResponse
-	16, // 27: davit.network.v1.Network.List:output_type -> davit.network.v1.ListResponse
-	18, // 28: davit.network.v1.Network.Reconcile:output_type -> davit.network.v1.ReconcileResponse
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
+	15, // 20: davit.network.v1.Network.SetGateway:input_type -> davit.network.v1.SetGatewayRequest
+	17, // 21: davit.network.v1.Network.List:input_type -> davit.network.v1.ListRequest
+	19, // 22: davit.network.v1.Network.Reconcile:input_type -> davit.network.v1.ReconcileRequest
+	6,  // 23: davit.network.v1.Network.CreateNetwork:output_type -> davit.network.v1.CreateNetworkResponse
+	8,  // 24: davit.network.v1.Network.DeleteNetwork:output_type -> davit.network.v1.DeleteNetworkResponse
+	10, // 25: davit.network.v1.Network.Attach:output_type -> davit.network.v1.AttachResponse
+	12, // 26: davit.network.v1.Network.Detach:output_type -> davit.network.v1.DetachResponse
+	14, // 27: davit.network.v1.Network.UpdatePorts:output_type -> davit.network.v1.UpdatePortsResponse
+	16, // 28: davit.network.v1.Network.SetGateway:output_type -> davit.network.v1.SetGatewayResponse
+	18, // 29: davit.network.v1.Network.List:output_type -> davit.network.v1.ListResponse
+	20, // 30: davit.network.v1.Network.Reconcile:output_type -> davit.network.v1.ReconcileResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1415,7 +1551,7 @@ func file_davit_network_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_davit_network_v1_network_proto_rawDesc), len(file_davit_network_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Network_Attach_FullMethodName        = "/davit.network.v1.Network/Attach"
 	Network_Detach_FullMethodName        = "/davit.network.v1.Network/Detach"
 	Network_UpdatePorts_FullMethodName   = "/davit.network.v1.Network/UpdatePorts"
+	Network_SetGateway_FullMethodName    = "/davit.network.v1.Network/SetGateway"
 	Network_List_FullMethodName          = "/davit.network.v1.Network/List"
 	Network_Reconcile_FullMethodName     = "/davit.network.v1.Network/Reconcile"
 )
@@ -56,6 +57,9 @@ type NetworkClient interface {
 	Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*DetachResponse, error)
 	// UpdatePorts replaces the published ports of an endpoint.
 	UpdatePorts(ctx context.Context, in *UpdatePortsRequest, opts ...grpc.CallOption) (*UpdatePortsResponse, error)
+	// SetGateway says which default routes of its namespace an endpoint provides
+	// from now on. The other's are withdrawn first: two cannot be there at once.
+	SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*SetGatewayResponse, error)
 	// List reports all networks and endpoints of the driver.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Reconcile names everything that is valid. The driver drops all else that it
@@ -121,6 +125,16 @@ func (c *networkClient) UpdatePorts(ctx context.Context, in *UpdatePortsRequest,
 	return out, nil
 }
 
+func (c *networkClient) SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*SetGatewayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetGatewayResponse)
+	err := c.cc.Invoke(ctx, Network_SetGateway_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *networkClient) List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListResponse)
@@ -163,6 +177,9 @@ type NetworkServer interface {
 	Detach(context.Context, *DetachRequest) (*DetachResponse, error)
 	// UpdatePorts replaces the published ports of an endpoint.
 	UpdatePorts(context.Context, *UpdatePortsRequest) (*UpdatePortsResponse, error)
+	// SetGateway says which default routes of its namespace an endpoint provides
+	// from now on. The other's are withdrawn first: two cannot be there at once.
+	SetGateway(context.Context, *SetGatewayRequest) (*SetGatewayResponse, error)
 	// List reports all networks and endpoints of the driver.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Reconcile names everything that is valid. The driver drops all else that it
@@ -192,6 +209,9 @@ func (UnimplementedNetworkServer) Detach(context.Context, *DetachRequest) (*Deta
 }
 func (UnimplementedNetworkServer) UpdatePorts(context.Context, *UpdatePortsRequest) (*UpdatePortsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdatePorts not implemented")
+}
+func (UnimplementedNetworkServer) SetGateway(context.Context, *SetGatewayRequest) (*SetGatewayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetGateway not implemented")
 }
 func (UnimplementedNetworkServer) List(context.Context, *ListRequest) (*ListResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method List not implemented")
@@ -310,6 +330,24 @@ func _Network_UpdatePorts_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Network_SetGateway_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetGatewayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NetworkServer).SetGateway(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Network_SetGateway_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NetworkServer).SetGateway(ctx, req.(*SetGatewayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Network_List_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRequest)
 	if err := dec(in); err != nil {
@@ -372,6 +410,10 @@ var Network_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdatePorts",
 			Handler:    _Network_UpdatePorts_Handler,
+		},
+		{
+			MethodName: "SetGateway",
+			Handler:    _Network_SetGateway_Handler,
 		},
 		{
 			MethodName: "List",

@@ -1,0 +1,99 @@
+package bridge
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// linkSweeper deletes links in the background: the kernel takes up to 30 ms for
+// each, and most are gone with their namespace before their turn.
+type linkSweeper struct {
+	log  hclog.Logger
+	mu   sync.Mutex
+	due  []dueLink
+	wake chan struct{}
+	stop chan struct{}
+	done chan struct{}
+}
+
+type dueLink struct {
+	name string
+	at   time.Time
+}
+
+func newLinkSweeper(log hclog.Logger) *linkSweeper {
+	s := &linkSweeper{log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	go s.loop()
+	return s
+}
+
+func (s *linkSweeper) add(name string, after time.Duration) {
+	s.mu.Lock()
+	s.due = append(s.due, dueLink{name, time.Now().Add(after)})
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *linkSweeper) loop() {
+	defer close(s.done)
+	for {
+		name, wait := s.next()
+		if name != "" {
+			s.remove(name)
+			continue
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-s.stop:
+			timer.Stop()
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// next answers a link that is due, or how long to wait for one.
+func (s *linkSweeper) next() (string, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := time.Hour
+	for i, link := range s.due {
+		left := time.Until(link.at)
+		if left <= 0 {
+			s.due = append(s.due[:i:i], s.due[i+1:]...)
+			return link.name, 0
+		}
+		wait = min(wait, left)
+	}
+	return "", wait
+}
+
+func (s *linkSweeper) remove(name string) {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	var missing netlink.LinkNotFoundError
+	if err != nil && !errors.As(err, &missing) && !errors.Is(err, unix.ENODEV) {
+		s.log.Warn("removing a link", "link", name, "error", err)
+	}
+}
+
+// close ends the sweeper; what is not due yet goes at once.
+func (s *linkSweeper) close() {
+	close(s.stop)
+	<-s.done
+	for _, link := range s.due {
+		s.remove(link.name)
+	}
+}
