@@ -19,6 +19,7 @@ import (
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/rootfs"
 	"github.com/davit-engine/davit/core/spec"
+	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // prepareMounts turns -v, --mount, --tmpfs, --volumes-from and the image's
@@ -351,9 +352,12 @@ func (e *Engine) specMounts(ctx context.Context, r container.Record, u *undo) ([
 			mounted.Type, mounted.Source = given.Type, given.Source
 			mounted.Options = append(mounted.Options, given.Options...)
 			if m.Subpath != "" {
-				if mounted.Source, err = rootfs.Within(given.Source, m.Subpath); err != nil {
+				// Looked at now for the error's sake; the runtime finds it again, where nobody
+				// can change what it leads to.
+				if err := rootfs.Within(given.Source, m.Subpath); err != nil {
 					return nil, fmt.Errorf("subpath %q of volume %s: %w", m.Subpath, m.Name, err)
 				}
+				mounted.Options = append(mounted.Options, runtime.SubdirOption+path.Clean(m.Subpath))
 			}
 		}
 		if m.Propagation != "" {

@@ -272,23 +272,19 @@ func (v *View) Stat(name string) (mobycontainer.PathStat, error) {
 	return stat, nil
 }
 
-// Within resolves a subpath of a host directory and answers its real path; one
-// that leads out of the directory is an error.
-func Within(dir, subpath string) (string, error) {
+// Within says whether a subpath of a host directory exists and does not lead out
+// of it: nil, or why not. It is true only for the moment.
+func Within(dir, subpath string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { _ = root.Close() }()
 	if !filepath.IsLocal(subpath) {
-		return "", fmt.Errorf("%q leads out of the volume: %w", subpath, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%q leads out of the volume: %w", subpath, errdefs.ErrInvalidArgument)
 	}
-	f, err := root.Open(subpath)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	return os.Readlink(fdPath(int(f.Fd())))
+	_, err = root.Stat(subpath)
+	return err
 }
 
 // Path is the root as a path that the calling function may use on its own

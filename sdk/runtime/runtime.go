@@ -47,6 +47,13 @@ type Log struct {
 	MaxFile int    // number of files kept, at least 1
 }
 
+// SubdirOption is the one mount option that davit has beside those of the
+// runtime-spec, in mount(8)'s words: a bind mount with "X-mount.subdir=a/b" shows
+// what a/b names below its source. Other containers may write there, so it must
+// be resolved without leaving the source in the same step as it is mounted
+// (openat2 with RESOLVE_BENEATH); a driver that cannot must refuse the container.
+const SubdirOption = "X-mount.subdir="
+
 // Create asks for a container.
 type Create struct {
 	ID string

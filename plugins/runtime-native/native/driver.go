@@ -206,7 +206,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	}
 	// What an exec needs again of the container's spec.
 	template, err := json.Marshal(execTemplate{
-		Birth: t.Exec, Seccomp: t.Stage.Seccomp, OOMScoreAdj: spec.Process.OOMScoreAdj, Personality: t.Stage.Process.Personality, MemoryPolicy: t.Stage.Process.MemoryPolicy,
+		Birth: t.Exec, Caps: t.Stage.Process.Caps, Seccomp: t.Stage.Seccomp, OOMScoreAdj: spec.Process.OOMScoreAdj, Personality: t.Stage.Process.Personality, MemoryPolicy: t.Stage.Process.MemoryPolicy,
 	})
 	if err != nil {
 		return supervise.Config{}, err

@@ -23,6 +23,7 @@ import (
 type execTemplate struct {
 	Seccomp     *sandbox.Seccomp `json:"seccomp,omitempty"`
 	OOMScoreAdj *int             `json:"oomScoreAdj,omitempty"`
+	Caps        *sandbox.Caps    `json:"caps,omitempty"` // of an exec that asks for none in particular
 
 	Birth        launch.Birth          `json:"birth"`
 	Personality  *uint32               `json:"personality,omitempty"`
@@ -69,10 +70,10 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if converted.OOMScoreAdj == nil {
 		converted.OOMScoreAdj = template.OOMScoreAdj
 	}
-	stage := sandbox.Config{Process: converted, Join: sandbox.Namespaces, Seccomp: template.Seccomp}
-	if converted.Caps == nil {
-		stage.Seccomp = nil // a privileged exec
+	if process.Capabilities == nil {
+		converted.Caps = template.Caps
 	}
+	stage := sandbox.Config{Process: converted, Join: sandbox.Namespaces, Seccomp: template.Seccomp}
 	birth = translate.ForExec(birth, &stage)
 	request := monitor.Request{Op: monitor.OpExec, Exec: e.ExecID}
 	if request.Process, err = json.Marshal(stage); err != nil {

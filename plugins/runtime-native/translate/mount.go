@@ -13,6 +13,7 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
+	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // propagation are the mount options that say who sees a mount's mounts.
@@ -117,6 +118,13 @@ func addOption(m *sandbox.Mount, option string) error {
 		m.Propagation = append(m.Propagation, flag)
 		return nil
 	}
+	if subdir, ok := strings.CutPrefix(option, runtime.SubdirOption); ok {
+		if m.Type != "bind" || !filepath.IsLocal(subdir) {
+			return fmt.Errorf("mount option %q of %s: %w", option, m.Target, errdefs.ErrInvalidArgument)
+		}
+		m.Subdir = subdir
+		return nil
+	}
 	switch {
 	case option == "tmpcopyup":
 		m.CopyUp = true
@@ -147,7 +155,8 @@ func cgroupMounts(m specs.Mount, group *cgroup.Group, namespaced bool) []sandbox
 		if namespaced {
 			return []sandbox.Mount{{Type: "cgroup2", Source: "cgroup", Target: m.Destination, Set: set}}
 		}
-		return []sandbox.Mount{{Type: "bind", Source: "/sys/fs/cgroup", Target: m.Destination, Recursive: true, Set: set}}
+		// With all below it: a hierarchy of somebody's own may be mounted there.
+		return []sandbox.Mount{{Type: "bind", Source: "/sys/fs/cgroup", Target: m.Destination, Recursive: true, SetAll: set}}
 	}
 	mounts := []sandbox.Mount{{Type: "tmpfs", Source: "tmpfs", Target: m.Destination, Set: set &^ unix.MOUNT_ATTR_RDONLY, Data: []string{"mode=755"}}}
 	for _, file := range group.JoinPaths() {

@@ -54,15 +54,16 @@ func Process(p *specs.Process) (sandbox.Process, error) {
 	if err := labels(p, &result); err != nil {
 		return result, err
 	}
+	// Without the section a process has none, as in runc.
+	result.Caps = &sandbox.Caps{}
 	if c := p.Capabilities; c != nil {
-		caps := &sandbox.Caps{}
+		caps := result.Caps
 		for _, set := range []struct {
 			names []string
 			mask  *uint64
 		}{{c.Bounding, &caps.Bounding}, {c.Effective, &caps.Effective}, {c.Permitted, &caps.Permitted}, {c.Inheritable, &caps.Inheritable}, {c.Ambient, &caps.Ambient}} {
 			*set.mask, _ = capabilityMask(set.names)
 		}
-		result.Caps = caps
 	}
 	return result, nil
 }

@@ -78,6 +78,9 @@ type Mount struct {
 	Type   string `json:"type"` // "bind" or a filesystem type
 	Source string `json:"source,omitempty"`
 	Target string `json:"target,omitempty"` // inside the container
+	// Subdir is what of a bind's source is mounted: a path below it that never leads
+	// out, whoever changes what lies there.
+	Subdir string `json:"subdir,omitempty"`
 	// Set and Clear are MOUNT_ATTR_* flags; Recursive applies them below binds, too.
 	Set       uint64 `json:"set,omitempty"`
 	Clear     uint64 `json:"clear,omitempty"`

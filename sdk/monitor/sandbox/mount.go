@@ -52,11 +52,31 @@ func cloneTree(m Mount) (int, error) {
 	if m.Recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	from, path := unix.AT_FDCWD, m.Source
+	if m.Subdir != "" {
+		dir, err := openBeneath(m.Source, m.Subdir)
+		if err != nil {
+			return -1, fmt.Errorf("%s of bind source %s: %w", m.Subdir, m.Source, err)
+		}
+		defer func() { _ = unix.Close(dir) }()
+		from, path, flags = dir, "", flags|unix.AT_EMPTY_PATH
+	}
+	fd, err := unix.OpenTree(from, path, flags)
 	if err != nil {
 		return -1, fmt.Errorf("bind source %s: %w", m.Source, err)
 	}
 	return fd, nil
+}
+
+// openBeneath opens what subdir names below a directory that other containers
+// may write to: links may not lead out, at no moment.
+func openBeneath(dir, subdir string) (int, error) {
+	base, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(base) }()
+	return openAgain(base, subdir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
 }
 
 // newFilesystem mounts a filesystem. Options that together exceed a page (long
@@ -254,12 +274,15 @@ func (s *stage) mountPoint(m Mount, mount int) (int, error) {
 // openInRoot opens a path as if the root filesystem were "/" already. Links
 // that lead through another process (proc's) are not followed.
 func (s *stage) openInRoot(path string, flags uint64) (int, error) {
-	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	// A rename anywhere on the machine makes the kernel unsure of "..": it asks to
-	// be asked again.
+	return openAgain(s.root, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+}
+
+// openAgain is openat2 for paths with "..": a rename anywhere on the machine
+// makes the kernel unsure where they lead, and it asks to be asked again.
+func openAgain(dir int, path string, how *unix.OpenHow) (int, error) {
 	const attempts = 128
 	for range attempts {
-		fd, err := unix.Openat2(s.root, path, how)
+		fd, err := unix.Openat2(dir, path, how)
 		if err != unix.EAGAIN && err != unix.EINTR {
 			return fd, err
 		}

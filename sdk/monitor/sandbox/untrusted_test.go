@@ -316,6 +316,37 @@ func TestCVE_2021_30465_MountTargetsAreNotSwapped(t *testing.T) {
 	}
 }
 
+// A directory on the way to a part of a volume is swapped for a link by another
+// user of the volume (CVE-2017-1002101 and CVE-2021-25741 of Kubernetes).
+func TestCVE_2021_25741_PartsOfVolumesStayInside(t *testing.T) {
+	outside := t.TempDir()
+	b := newBox(t)
+	volume := t.TempDir()
+	for _, dir := range []string{outside + "/part", volume + "/a", volume + "/a/part"} {
+		b.check(os.Mkdir(dir, 0o755))
+	}
+	b.config.Container.Mounts = append(b.config.Container.Mounts, sandbox.Mount{Type: "bind", Source: volume, Subdir: "a/part", Target: "/data"})
+	b.mustRun()
+	stop := swap(t, volume+"/a", outside)
+	defer stop()
+	made := 0
+	for deadline := time.Now().Add(400 * time.Millisecond); time.Now().Before(deadline); {
+		s, err := b.create()
+		if err == nil {
+			made++
+			for _, point := range mountPoints(t, s.PID) {
+				if point.path == "/data" && strings.Contains(point.root, filepath.Base(filepath.Dir(outside))+"/"+filepath.Base(outside)+"/") {
+					t.Fatalf("the container has %s", point.root)
+				}
+			}
+		}
+		s.end(t)
+	}
+	if made == 0 {
+		t.Error("no container could be made: the race was never run")
+	}
+}
+
 // Who may trace a stage has the host: a process with its capabilities, but not
 // that of tracing, must not. The kernel asks for the tracee's permitted set.
 func TestCVE_2016_9962_StagesCannotBeTraced(t *testing.T) {
