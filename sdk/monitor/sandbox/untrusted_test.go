@@ -380,6 +380,29 @@ func cannotBeTraced(t *testing.T, pid int) {
 	}
 }
 
+// The stage's program is the monitor's own file on the monitor's own mount, which
+// the driver made read-only: /proc/PID/exe of a stage leads to no other.
+func TestCVE_2019_5736_StagesAreOnTheMonitorsMount(t *testing.T) {
+	b := newBox(t)
+	b.command("sleep 100")
+	init, err := b.create()
+	b.check(err)
+	mount := func(path string) (st unix.Statx_t) {
+		b.check(unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st))
+		return st
+	}
+	own := mount("/proc/self/exe")
+	at := mount(fmt.Sprintf("/proc/%d/exe", init.PID))
+	if at.Mnt_id != own.Mnt_id || at.Ino != own.Ino {
+		t.Errorf("the init's stage is file %d of mount %d, want %d of %d", at.Ino, at.Mnt_id, own.Ino, own.Mnt_id)
+	}
+	b.check(init.Execute())
+	exec := b.exec(init, func(*sandbox.Process) {})
+	if at = mount(fmt.Sprintf("/proc/%d/exe", exec.PID)); at.Mnt_id != own.Mnt_id || at.Ino != own.Ino {
+		t.Errorf("the exec's stage is file %d of mount %d, want %d of %d", at.Ino, at.Mnt_id, own.Ino, own.Mnt_id)
+	}
+}
+
 // Inheritable capabilities would come back with programs that have file
 // capabilities.
 func TestCVE_2022_29162_NothingIsInherited(t *testing.T) {
