@@ -6,9 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 )
@@ -29,6 +27,11 @@ type Options struct {
 // exist is empty.
 func Copy(ctx context.Context, path string, o Options, w io.Writer, done <-chan struct{}) error {
 	c := &copier{options: o, out: bufio.NewWriterSize(w, 64<<10)}
+	defer func() {
+		if c.file != nil {
+			_ = c.file.Close()
+		}
+	}()
 	var watch *watcher
 	if o.Follow {
 		var err error
@@ -43,11 +46,6 @@ func Copy(ctx context.Context, path string, o Options, w io.Writer, done <-chan 
 	if err := c.out.Flush(); err != nil {
 		return err
 	}
-	defer func() {
-		if c.file != nil {
-			_ = c.file.Close()
-		}
-	}()
 	if !o.Follow {
 		return nil
 	}
@@ -65,50 +63,37 @@ type copier struct {
 	scratch []byte
 }
 
-// files are a log's files, the oldest first.
-func files(path string) []string {
-	list := []string{path}
-	for n := 1; ; n++ {
-		rotated := fmt.Sprintf("%s.%d", path, n)
-		if _, err := os.Stat(rotated); err != nil {
-			break
-		}
-		list = append([]string{rotated}, list...)
-	}
-	return list
-}
-
 // existing copies what is in the files now and keeps the newest open.
 func (c *copier) existing(ctx context.Context, path string) error {
-	list := files(path)
-	var skip int64
-	if c.options.Tail >= 0 {
-		var err error
-		if list, skip, err = tail(list, c.options.Tail, c.wanted); err != nil {
-			return err
-		}
+	list, err := chain(path)
+	if err != nil {
+		return err
 	}
-	for i, name := range list {
-		f, err := os.Open(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	if c.options.Tail >= 0 {
+		from, offset, err := tail(list, c.options.Tail, c.wanted)
+		if err == nil && from < len(list) {
+			_, err = list[from].Seek(offset, io.SeekStart)
 		}
 		if err != nil {
+			closeAll(list)
 			return err
 		}
-		if i == 0 && skip > 0 {
-			if _, err := f.Seek(skip, io.SeekStart); err != nil {
-				_ = f.Close()
-				return err
-			}
+		closeAll(list[:from])
+		list = list[from:]
+	}
+	return c.readAll(ctx, list)
+}
+
+// readAll copies files, the oldest first, and keeps the last one open. All others
+// are complete.
+func (c *copier) readAll(ctx context.Context, list []*os.File) error {
+	for i, f := range list {
+		if c.file != nil {
+			_ = c.file.Close()
 		}
-		err = c.read(ctx, f)
-		if i == len(list)-1 {
-			c.file = f
-		} else {
-			_ = f.Close()
-		}
-		if err != nil {
+		c.file, c.partial = f, c.partial[:0] // a line cut by a crash ends with its file
+		if err := c.read(ctx, f); err != nil {
+			closeAll(list[i+1:])
 			return err
 		}
 	}
@@ -246,58 +231,43 @@ func (c *copier) follow(ctx context.Context, path string, watch *watcher, done <
 // catchUp reads to the end of the log, through rotations.
 func (c *copier) catchUp(ctx context.Context, path string) error {
 	for {
-		if c.file != nil {
-			if err := c.read(ctx, c.file); err != nil {
+		if c.file == nil {
+			list, err := chain(path)
+			if err != nil {
 				return err
 			}
+			return c.readAll(ctx, list)
 		}
-		newest, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+		if err := c.read(ctx, c.file); err != nil {
+			return err
 		}
+		list, err := newer(path, c.file)
 		if err != nil {
 			return err
 		}
-		if c.file == nil {
-			c.file = newest
-			continue
+		if len(list) == 0 {
+			return c.rewindIfEmptied()
 		}
-		same, err := sameFile(c.file, newest)
-		if err != nil || same {
-			_ = newest.Close()
-			return errors.Join(err, c.rewindIfTruncated())
-		}
-		// Rotated: what the old file still had was read above, before the new one
-		// was seen; it gets no more.
+		// Rotated. What was written to the old file before that may have come after it
+		// was read above; it gets no more.
 		if err := c.read(ctx, c.file); err != nil {
-			_ = newest.Close()
+			closeAll(list)
 			return err
 		}
-		_ = c.file.Close()
-		c.file = newest
+		if err := c.readAll(ctx, list); err != nil {
+			return err
+		}
 	}
 }
 
-// rewindIfTruncated starts again when the one file of a log without history was
-// emptied.
-func (c *copier) rewindIfTruncated() error {
-	info, err := c.file.Stat()
-	if err != nil {
+// rewindIfEmptied starts again when the file was emptied in place, as logrotate's
+// copytruncate does.
+func (c *copier) rewindIfEmptied() error {
+	short, err := emptied(c.file)
+	if err != nil || !short {
 		return err
 	}
-	at, err := c.file.Seek(0, io.SeekCurrent)
-	if err != nil || info.Size() >= at {
-		return err
-	}
+	c.partial = c.partial[:0]
 	_, err = c.file.Seek(0, io.SeekStart)
 	return err
-}
-
-func sameFile(a, b *os.File) (bool, error) {
-	ai, err := a.Stat()
-	if err != nil {
-		return false, err
-	}
-	bi, err := b.Stat()
-	return err == nil && os.SameFile(ai, bi), err
 }

@@ -4,48 +4,39 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 )
 
-// tail finds where the last n wanted lines begin: the files to read, and the
-// offset in the first of them. It reads backwards, only as far as needed.
-func tail(list []string, n int, wanted func([]byte) bool) ([]string, int64, error) {
+// tail finds where the last n wanted lines of a log's files begin: the index of
+// the first file to read, and the offset in it. It reads backwards, only as far
+// as needed.
+func tail(list []*os.File, n int, wanted func([]byte) bool) (from int, offset int64, err error) {
+	if len(list) == 0 {
+		return 0, 0, nil
+	}
 	if n == 0 {
 		// Nothing of the past; following starts at the newest file's end.
-		newest := list[len(list)-1]
-		info, err := os.Stat(newest)
-		if errors.Is(err, fs.ErrNotExist) {
-			return list[len(list)-1:], 0, nil
-		}
+		info, err := list[len(list)-1].Stat()
 		if err != nil {
-			return nil, 0, err
+			return 0, 0, err
 		}
-		return list[len(list)-1:], info.Size(), nil
+		return len(list) - 1, info.Size(), nil
 	}
 	for i := len(list) - 1; i >= 0; i-- {
 		found, offset, err := tailOf(list[i], n, wanted)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
 		if err != nil {
-			return nil, 0, err
+			return 0, 0, err
 		}
 		if n -= found; n == 0 {
-			return list[i:], offset, nil
+			return i, offset, nil
 		}
 	}
-	return list, 0, nil
+	return 0, 0, nil
 }
 
 // tailOf counts wanted lines from a file's end until n are found, and answers
 // where the first of them begins.
-func tailOf(name string, n int, wanted func([]byte) bool) (found int, offset int64, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { _ = f.Close() }()
+func tailOf(f *os.File, n int, wanted func([]byte) bool) (found int, offset int64, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, 0, err

@@ -20,6 +20,7 @@
 package monitor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -76,6 +77,9 @@ type Streams struct {
 	Width     uint16 `json:"width,omitempty"`
 	Height    uint16 `json:"height,omitempty"`
 	Log       *Log   `json:"log,omitempty"`
+	// Patience is for how many milliseconds an attached client that does not read may
+	// hold the process up before it is cut off; 0: ten seconds.
+	Patience int `json:"patience,omitempty"`
 }
 
 // Log says where output is written in Docker's json-file format.
@@ -165,9 +169,13 @@ func ReadMessage(r io.Reader, v any) error {
 	if size > maxMessage {
 		return fmt.Errorf("message of %d bytes is larger than %d", size, maxMessage)
 	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(r, body); err != nil {
+	// Memory is taken for what comes, not for what is announced.
+	var body bytes.Buffer
+	if _, err := io.CopyN(&body, r, int64(size)); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		return err
 	}
-	return json.Unmarshal(body, v)
+	return json.Unmarshal(body.Bytes(), v)
 }

@@ -37,6 +37,7 @@ type client struct {
 	conn           *net.UnixConn
 	stdout, stderr bool
 	framed         bool
+	patience       time.Duration
 
 	mu   sync.Mutex // frames of the two outputs must not mix
 	cut  bool       // it was too slow, or is gone
@@ -46,7 +47,7 @@ type client struct {
 	farewell sync.WaitGroup
 }
 
-func newClient(conn *net.UnixConn, stdout, stderr, framed bool) *client {
+func newClient(conn *net.UnixConn, request monitor.Request, streams monitor.Streams) *client {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		_ = raw.Control(func(fd uintptr) {
@@ -55,7 +56,11 @@ func newClient(conn *net.UnixConn, stdout, stderr, framed bool) *client {
 			}
 		})
 	}
-	return &client{conn: conn, stdout: stdout, stderr: stderr, framed: framed, done: make(chan struct{})}
+	c := &client{conn: conn, stdout: request.Stdout, stderr: request.Stderr, framed: !streams.Terminal, patience: patience, done: make(chan struct{})}
+	if streams.Patience > 0 {
+		c.patience = time.Duration(streams.Patience) * time.Millisecond
+	}
+	return c
 }
 
 // write sends a piece of output and says whether the client is to get more.
@@ -65,7 +70,7 @@ func (c *client) write(p []byte) bool {
 	if c.cut {
 		return false
 	}
-	_ = c.conn.SetWriteDeadline(time.Now().Add(patience))
+	_ = c.conn.SetWriteDeadline(time.Now().Add(c.patience))
 	n, err := c.conn.Write(p)
 	if err == nil {
 		return true
@@ -114,7 +119,7 @@ func (s *streams) drop(c *client) {
 // ended, or the client went away. It is called after the client was told that
 // it is attached.
 func (s *streams) attach(conn *net.UnixConn, request monitor.Request) {
-	c := newClient(conn, request.Stdout, request.Stderr, !s.config.Terminal)
+	c := newClient(conn, request, s.config)
 	s.mu.Lock()
 	if s.ended {
 		c.finish()
