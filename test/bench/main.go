@@ -17,17 +17,18 @@ import (
 func main() {
 	rounds := flag.Int("n", 15, "rounds per row; every engine runs once a round")
 	write := flag.String("write", "", "also write the table to this file (docs/benchmarks.md)")
+	containers := flag.Int("containers", 20, "idle containers whose memory is measured")
 	only := flag.String("only", "", "comma-separated engines, e.g. davit,podman; empty: all that are installed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *rounds, *write, *only); err != nil {
+	if err := run(ctx, *rounds, *containers, *write, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, rounds int, write, only string) (err error) {
+func run(ctx context.Context, rounds, containers int, write, only string) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("engines need root: run as root")
 	}
@@ -57,7 +58,7 @@ func run(ctx context.Context, rounds int, write, only string) (err error) {
 			err = errors.Join(err, e.stop(context.WithoutCancel(ctx)))
 		}
 	}()
-	table, err := measure(ctx, engines, rounds)
+	table, err := measure(ctx, engines, rounds, containers)
 	if err != nil {
 		return err
 	}

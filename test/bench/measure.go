@@ -28,12 +28,12 @@ type table struct {
 }
 
 // measure runs every operation; within a round the engines take turns.
-func measure(ctx context.Context, engines []engine, rounds int) (*table, error) {
+func measure(ctx context.Context, engines []engine, rounds, containers int) (*table, error) {
 	t := &table{}
 	for _, e := range engines {
 		t.engines = append(t.engines, e.name())
 	}
-	if err := t.memory(ctx, engines); err != nil {
+	if err := t.memory(ctx, engines, containers); err != nil {
 		return nil, err
 	}
 	operations := []struct {
@@ -78,7 +78,7 @@ func measure(ctx context.Context, engines []engine, rounds int) (*table, error) 
 			r.samples[e.name()] = append(r.samples[e.name()], value)
 		}
 	}
-	return t, nil
+	return t, t.streams(ctx, engines, max(1, rounds/5))
 }
 
 func (t *table) add(title, unit string, digits int) *row {
@@ -158,10 +158,9 @@ func timed(do func() error) (float64, error) {
 	return float64(time.Since(begin).Microseconds()) / 1000, err
 }
 
-// memory measures the engine alone and then what 20 containers add, as
+// memory measures the engine alone and then what idle containers add, as
 // proportional set size.
-func (t *table) memory(ctx context.Context, engines []engine) error {
-	const containers = 20
+func (t *table) memory(ctx context.Context, engines []engine, containers int) error {
 	idle, each := t.add("idle memory of all engine processes", "MB PSS", 1), t.add("memory per idle container", "MB PSS", 2)
 	for _, e := range engines {
 		before := pss(e.idle())
@@ -177,7 +176,7 @@ func (t *table) memory(ctx context.Context, engines []engine) error {
 				return err
 			}
 		}
-		each.samples[e.name()] = []float64{(systemPss() - all) / containers}
+		each.samples[e.name()] = []float64{(systemPss() - all) / float64(containers)}
 		if err := quiet(e.command(ctx, append([]string{"rm", "-f"}, names...)...)); err != nil {
 			return err
 		}

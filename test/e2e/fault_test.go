@@ -80,7 +80,9 @@ func TestHundredContainers(t *testing.T) {
 			return
 		}
 		if step.name == "start" {
-			c.equal(strconv.Itoa(len(strings.Fields(c.ok("ps", "-q")))), "100")
+			ids := strings.Fields(c.ok("ps", "-q", "--no-trunc"))
+			c.equal(strconv.Itoa(len(ids)), "100")
+			smallMonitors(t, ids)
 		}
 	}
 	c.equal(c.ok("ps", "-aq"), "")
@@ -233,6 +235,35 @@ func outside(t *testing.T, monitor int, pid string) {
 	if score := strings.TrimSpace(read(t, "/proc/"+pid+"/oom_score_adj")); score != "0" {
 		t.Errorf("the container's OOM score is %s", score)
 	}
+}
+
+// smallMonitors proves that the monitors of idle containers have at most 1.5 MiB
+// each for themselves alone, and says how much it is.
+func smallMonitors(t *testing.T, ids []string) {
+	t.Helper()
+	const most = 1536
+	sum, largest := 0, 0
+	eventually(t, "idle monitors that are small", func() error {
+		sum, largest = 0, 0
+		for _, id := range ids {
+			kib := 0
+			for line := range strings.Lines(read(t, fmt.Sprintf("/proc/%d/smaps_rollup", monitorOf(t, id)))) {
+				if strings.HasPrefix(line, "Private_") && !strings.HasPrefix(line, "Private_Hugetlb") {
+					n, err := strconv.Atoi(strings.Fields(line)[1])
+					if err != nil {
+						t.Fatal(err)
+					}
+					kib += n
+				}
+			}
+			sum, largest = sum+kib, max(largest, kib)
+		}
+		if largest > most {
+			return fmt.Errorf("one has %d KiB, %d on average", largest, sum/len(ids))
+		}
+		return nil
+	})
+	t.Logf("monitors of %d containers: %d KiB private each, at most %d", len(ids), sum/len(ids), largest)
 }
 
 // monitorOf finds the process that has the container's ID as its argument.
