@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"encoding/json"
 	"errors"
 	"testing"
 
@@ -44,4 +45,30 @@ func TestCVE_2021_25741_SubdirIsBelow(t *testing.T) {
 	if _, err := convertMount("tmpfs", "tmpfs", "/data", []string{"X-mount.subdir=a"}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("of a tmpfs: %v", err)
 	}
+}
+
+// FuzzProcess feeds any JSON that is the process of an exec: an error or a
+// process, and no capability that was not named.
+func FuzzProcess(f *testing.F) {
+	f.Add([]byte(`{"args":["sh"],"cwd":"/","user":{"uid":1,"gid":1,"additionalGids":[2]}}`))
+	f.Add([]byte(`{"args":[""],"capabilities":{"bounding":["CAP_CHOWN","chown",""],"inheritable":["CAP_SYS_ADMIN"]}}`))
+	f.Add([]byte(`{"args":["a"],"rlimits":[{"type":"RLIMIT_NOFILE","soft":18446744073709551615}],"oomScoreAdj":-99999,"consoleSize":{"height":4294967297}}`))
+	f.Add([]byte(`{"args":["a"],"scheduler":{"policy":"SCHED_DEADLINE","runtime":1},"ioPriority":{"class":"x"},"execCPUAffinity":{"initial":"0-","final":"9999999999"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var process specs.Process
+		if json.Unmarshal(body, &process) != nil {
+			return
+		}
+		p, err := Process(&process)
+		if err != nil {
+			return
+		}
+		if process.Capabilities == nil && *p.Caps != (sandbox.Caps{}) || process.Capabilities != nil && len(process.Capabilities.Inheritable) == 0 && p.Caps.Inheritable != 0 {
+			t.Errorf("capabilities are %+v", *p.Caps)
+		}
+		_, _, _ = CPUAffinity(process.ExecCPUAffinity)
+		if _, err := json.Marshal(p); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
