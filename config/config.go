@@ -32,6 +32,7 @@ type Config struct {
 	InitPath     string   `toml:"init_path"`
 
 	CDISpecDirs []string `toml:"cdi_spec_dirs"`
+	UsernsRemap string   `toml:"userns_remap"`
 
 	Defaults   Defaults            `toml:"defaults"`
 	Plugins    Plugins             `toml:"plugins"`

@@ -51,6 +51,7 @@ cgroup_parent = "/x/y"
 init = true
 init_path = "/i"
 cdi_spec_dirs = ["/c"]
+userns_remap = "100000-165535"
 [defaults]
 storage = "btrfs"
 [plugins]
@@ -76,7 +77,7 @@ insecure = true
 	}
 	want := Config{
 		Root: "/r", Run: "/s", Listen: []string{"unix:///x.sock", "fd://"}, Group: "g", LogLevel: "debug", CgroupParent: "/x/y",
-		Init: true, InitPath: "/i", CDISpecDirs: []string{"/c"},
+		Init: true, InitPath: "/i", UsernsRemap: "100000-165535", CDISpecDirs: []string{"/c"},
 		Defaults: Defaults{Storage: "btrfs", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{
 			Dirs: []string{"/p"}, StartTimeout: Duration(90 * time.Second), CallTimeout: Duration(time.Hour),

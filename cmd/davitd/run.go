@@ -25,6 +25,7 @@ import (
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/state"
+	"github.com/davit-engine/davit/core/userns"
 	"github.com/davit-engine/davit/core/volume"
 	"github.com/davit-engine/davit/sdk/footprint"
 )
@@ -43,6 +44,10 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return fmt.Errorf("making %s: %w", dir, err)
 		}
+	}
+	remap, err := userns.Load(c.UsernsRemap)
+	if err != nil {
+		return err
 	}
 	id, err := engineID(c.Root)
 	if err != nil {
@@ -85,7 +90,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	}
 	core, err := engine.New(engine.Options{
 		ID: id, Root: c.Root, Run: c.Run, CgroupParent: c.CgroupParent, Version: config.Version,
-		Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
+		Remap: remap, Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
 		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,
 	})

@@ -131,8 +131,8 @@ func (e *Engine) defaults(r *container.Record) error {
 	if len(host.Links) > 0 {
 		return fmt.Errorf("links are not supported: put the containers on a network of their own, where they find each other by name: %w", errdefs.ErrInvalidArgument)
 	}
-	if host.UsernsMode != "" && !host.UsernsMode.IsHost() {
-		return fmt.Errorf("user namespace mode %q: %w", host.UsernsMode, errdefs.ErrNotImplemented)
+	if err := e.checkRemap(&host); err != nil {
+		return err
 	}
 	if _, err := e.initProgram(&host); err != nil {
 		return err

@@ -66,6 +66,8 @@ type Networks interface {
 	// NewNetns hands out a network namespace (with lo up) from the warm pool;
 	// the file belongs to id. Asking again answers the same namespace.
 	NewNetns(ctx context.Context, id string) (path string, err error)
+	// AdoptNetns makes the network namespace of a process id's. Idempotent.
+	AdoptNetns(id string, pid int) (path string, err error)
 	// FreeNetns destroys id's namespace in the background. Idempotent.
 	FreeNetns(id string)
 

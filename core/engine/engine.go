@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/sys/user"
 	"go.etcd.io/bbolt"
 	"log/slog"
 
@@ -33,7 +34,8 @@ type Options struct {
 	Init         bool   // containers have an init unless they say otherwise
 	InitPath     string // the program that is it; empty: there is none
 	CDI          cdi.Devices
-	LogMaxSize   int64 // default of log-opt max-size, bytes
+	Remap        user.IdentityMapping // of containers' user namespaces; empty: they have none
+	LogMaxSize   int64                // default of log-opt max-size, bytes
 	LogMaxFile   int
 	DB           *bbolt.DB
 	Bus          *event.Bus

@@ -36,6 +36,9 @@ func (e *Engine) writeFiles(r container.Record) ([]specs.Mount, error) {
 		if r.HostConfig.ReadonlyRootfs {
 			options = append(options, "ro")
 		}
+		if e.remapped(r) {
+			options = append(options, "idmap")
+		}
 		mounts = append(mounts, specs.Mount{Destination: target, Type: "bind", Source: filepath.Join(owner, name), Options: options})
 	}
 	return mounts, nil

@@ -351,6 +351,9 @@ func (e *Engine) specMounts(ctx context.Context, r container.Record, u *undo) ([
 			u.add(func(ctx context.Context) error { return e.Volumes.Unmount(ctx, m.Name, r.ID) })
 			mounted.Type, mounted.Source = given.Type, given.Source
 			mounted.Options = append(mounted.Options, given.Options...)
+			if e.remapped(r) && given.Type == "bind" {
+				mounted.Options = append(mounted.Options, "idmap")
+			}
 			if m.Subpath != "" {
 				// Looked at now for the error's sake; the runtime finds it again, where nobody
 				// can change what it leads to.

@@ -100,11 +100,25 @@ func (e *Engine) start(ctx context.Context, c *container.Container) (err error) 
 	}
 	attached := make(chan networks, 1)
 	var networkUndo undo
-	go func() {
+	attach := func() {
 		endpoints, err := e.attachNetworks(ctx, r, plan.netns, &networkUndo)
 		attached <- networks{endpoints, err}
-	}()
+	}
+	if !plan.ownNetns {
+		go attach()
+	}
 	process, err := driver.Create(ctx, plan.create)
+	if plan.ownNetns {
+		// The network is the runtime's work, as it belongs to the user namespace.
+		if err == nil {
+			plan.netns, err = e.adoptNetns(r, process.PID, &u)
+		}
+		if err == nil {
+			attach()
+		} else {
+			attached <- networks{}
+		}
+	}
 	if err == nil {
 		u.add(func(ctx context.Context) error {
 			_, err := driver.Delete(ctx, r.ID, "", true)
@@ -167,6 +181,8 @@ func (e *startError) Unwrap() error { return e.err }
 type plan struct {
 	create runtime.Create
 	netns  string
+	// ownNetns: the runtime makes the network namespace.
+	ownNetns bool
 }
 
 // prepareStart collects everything that the drivers are asked for.
@@ -212,6 +228,9 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	if err != nil {
 		return p, err
 	}
+	if e.remapped(r) {
+		mounts = mapOwners(mounts)
+	}
 	p.create = runtime.Create{ID: r.ID, Spec: json.RawMessage(body), Rootfs: mounts, IO: runtime.IO{
 		Terminal: r.Config.Tty, Stdin: r.Config.OpenStdin, Stdout: true, Stderr: true, StdinOnce: r.Config.StdinOnce,
 		Height: uint16(r.HostConfig.ConsoleSize[0]), Width: uint16(r.HostConfig.ConsoleSize[1]),
@@ -238,6 +257,9 @@ func (e *Engine) namespaces(ctx context.Context, r container.Record, in *spec.In
 	host := r.HostConfig
 	in.HostPID, in.HostIPC, in.HostUTS = host.PidMode.IsHost(), host.IpcMode.IsHost(), host.UTSMode.IsHost()
 	in.HostCgroupns = host.CgroupnsMode.IsHost()
+	if e.remapped(r) {
+		in.IDs = e.Remap
+	}
 	shared := func(ref, kind string) (string, error) {
 		other, err := e.containers.Find(ref)
 		if err != nil {
@@ -246,6 +268,10 @@ func (e *Engine) namespaces(ctx context.Context, r container.Record, in *spec.In
 		record := other.Record()
 		if !record.Status.Alive() {
 			return "", errdefs.ErrConflict.WithMessage(fmt.Sprintf("cannot join %s namespace of a non running container: container %s is %s", kind, record.Name, record.Status))
+		}
+		if e.remapped(r) {
+			// Who shares one namespace has to share that it belongs to.
+			in.UserNS = fmt.Sprintf("/proc/%d/ns/user", record.PID)
 		}
 		return fmt.Sprintf("/proc/%d/ns/%s", record.PID, kind), nil
 	}
@@ -275,6 +301,8 @@ func (e *Engine) namespaces(ctx context.Context, r container.Record, in *spec.In
 		in.HostNetwork = true
 	case host.NetworkMode.IsContainer():
 		in.Netns, err = shared(host.NetworkMode.ConnectedContainer(), "net")
+	case e.remapped(r):
+		p.ownNetns = true
 	default:
 		if p.netns, err = e.Networks.NewNetns(ctx, r.ID); err == nil {
 			in.Netns = p.netns

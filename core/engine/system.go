@@ -46,6 +46,9 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 		info.OomKillDisable = true
 		info.SecurityOptions = info.SecurityOptions[:1]
 	}
+	if !e.Remap.Empty() {
+		info.SecurityOptions = append(info.SecurityOptions, "name=userns")
+	}
 	info.CDISpecDirs = append([]string{}, e.CDI.Dirs...)
 	devices, problems := e.CDI.List()
 	for _, name := range devices {

@@ -129,6 +129,24 @@ func (p *Pool) give(ctx context.Context, path string) error {
 	return os.Remove(warm)
 }
 
+// Adopt makes the namespace of a process id's and answers its path. What id had
+// before is destroyed.
+func (p *Pool) Adopt(id string, pid int) (string, error) {
+	p.Put(id)
+	path := p.path(id)
+	if err := touch(path); err != nil {
+		return "", err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/net", pid), path, "", unix.MS_BIND, ""); err != nil {
+		_ = os.Remove(path)
+		return "", fmt.Errorf("network namespace of process %d: %w", pid, err)
+	}
+	p.mu.Lock()
+	p.given[id] = true
+	p.mu.Unlock()
+	return path, nil
+}
+
 // Put destroys id's namespace in the background. Idempotent.
 func (p *Pool) Put(id string) {
 	p.mu.Lock()

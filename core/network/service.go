@@ -92,6 +92,9 @@ func (s *Service) NewNetns(ctx context.Context, id string) (string, error) {
 	return s.pool.Get(ctx, id)
 }
 
+// AdoptNetns implements the engine's Networks.
+func (s *Service) AdoptNetns(id string, pid int) (string, error) { return s.pool.Adopt(id, pid) }
+
 // FreeNetns implements the engine's Networks.
 func (s *Service) FreeNetns(id string) { s.pool.Put(id) }
 

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/mount"
@@ -39,28 +40,28 @@ func (v *View) Archive(name string, w io.Writer) error {
 		prefix = "."
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return archiveTree(fd, ".", prefix, w)
+		return v.archiveTree(fd, ".", prefix, w)
 	}
 	parent, err := v.open(path.Dir(absolute(name)), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(parent) }()
-	return archiveTree(parent, path.Base(absolute(name)), prefix, w)
+	return v.archiveTree(parent, path.Base(absolute(name)), prefix, w)
 }
 
 // Export writes the whole filesystem as a tar archive.
-func (v *View) Export(w io.Writer) error { return archiveTree(v.root, ".", "", w) }
+func (v *View) Export(w io.Writer) error { return v.archiveTree(v.root, ".", "", w) }
 
 // archiveTree writes what lies at start below the directory dir; start itself is
 // called prefix.
-func archiveTree(dir int, start, prefix string, w io.Writer) error {
+func (v *View) archiveTree(dir int, start, prefix string, w io.Writer) error {
 	root, err := os.OpenRoot(fdPath(dir))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	archive := &archiver{root: root, out: tar.NewWriter(w), links: map[inode]string{}}
+	archive := &archiver{ids: v.ids, root: root, out: tar.NewWriter(w), links: map[inode]string{}}
 	err = fs.WalkDir(tree{root}, start, func(name string, entry fs.DirEntry, err error) error {
 		if name != start && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)) {
 			return nil // gone, or something else, since it was listed
@@ -119,6 +120,7 @@ func regularIn(root *os.Root, name string) (*os.File, error) {
 type inode struct{ dev, ino uint64 }
 
 type archiver struct {
+	ids   user.IdentityMapping
 	root  *os.Root
 	out   *tar.Writer
 	links map[inode]string // first name of a file with several
@@ -141,6 +143,9 @@ func (a *archiver) add(name, shown string, info fs.FileInfo) error {
 	}
 	header.Name, header.Format = shown, tar.FormatPAX
 	header.Uname, header.Gname = "", ""
+	if !a.ids.Empty() {
+		inside(a.ids, header)
+	}
 	if info.IsDir() {
 		header.Name += "/"
 	}
@@ -221,7 +226,7 @@ func (v *View) Extract(dir string, r io.Reader, o ExtractOptions) error {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	return extract(root, r, o)
+	return extract(root, v.ids, r, o)
 }
 
 // CopyUp fills a host directory with what a root filesystem has at name: owners,
@@ -246,7 +251,7 @@ func CopyUp(ctx context.Context, mounts []mount.Mount, name, into string) error 
 	}()
 	root, err := os.OpenRoot(into)
 	if err == nil {
-		err = extract(root, reader, ExtractOptions{})
+		err = extract(root, user.IdentityMapping{}, reader, ExtractOptions{})
 		_ = root.Close()
 	}
 	_ = reader.CloseWithError(err) // lets the writer end if we could not go on

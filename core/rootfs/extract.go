@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 )
 
-// extract unpacks an archive below root. os.Root refuses names that lead out,
+// extract unpacks an archive below root, for owners of a user namespace with these
+// IDs. os.Root refuses names that lead out,
 // whatever links the archive or the container made.
-func extract(root *os.Root, r io.Reader, o ExtractOptions) error {
+func extract(root *os.Root, ids user.IdentityMapping, r io.Reader, o ExtractOptions) error {
 	archive := tar.NewReader(r)
 	// Directories get their times last: what is made in them changes those.
 	times := map[string]time.Time{}
@@ -28,6 +30,9 @@ func extract(root *os.Root, r io.Reader, o ExtractOptions) error {
 		}
 		if err != nil {
 			return fmt.Errorf("reading the archive: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		if header.Uid, header.Gid, err = ids.ToHost(header.Uid, header.Gid); err != nil {
+			return fmt.Errorf("unpacking %s: owner: %w: %w", header.Name, err, errdefs.ErrInvalidArgument)
 		}
 		name := strings.TrimPrefix(path.Clean("/"+header.Name), "/")
 		if name == "" {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/mount"
@@ -26,7 +27,10 @@ import (
 
 // View is a root filesystem one can look into; it is valid inside the function
 // it is given to.
-type View struct{ root int }
+type View struct {
+	root int
+	ids  user.IdentityMapping // of the user namespace whose IDs owners are shown in; empty: the host's
+}
 
 // base is where a private mount namespace mounts: a directory that every Linux
 // system has and nothing here needs.
@@ -169,7 +173,11 @@ func Running(pid int, id string, fn func(*View) error) error {
 	if !strings.Contains(string(groups), id) {
 		return fmt.Errorf("process %d is not of container %s: %w", pid, id, errdefs.ErrFailedPrecondition)
 	}
-	return fn(&View{root})
+	ids, err := idsOf(fdPath(process))
+	if err != nil {
+		return err
+	}
+	return (&View{root, ids}).withIDs(fn)
 }
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

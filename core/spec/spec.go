@@ -15,7 +15,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/davit-engine/davit/core/userns"
 )
 
 // Input is everything a container's spec depends on.
@@ -32,8 +35,10 @@ type Input struct {
 	HostPID, HostIPC     bool
 	HostUTS              bool
 	HostCgroupns         bool
-	Shm                  string        // host's directory to mount as /dev/shm; empty: a tmpfs of its own
-	Mounts               []specs.Mount // besides the defaults
+	IDs                  user.IdentityMapping // of a user namespace; empty: the host's
+	UserNS               string               // that of another container with the same IDs, by path; empty: a new one
+	Shm                  string               // host's directory to mount as /dev/shm; empty: a tmpfs of its own
+	Mounts               []specs.Mount        // besides the defaults
 }
 
 // Build makes the spec. Errors are ErrInvalidArgument and say which setting is
@@ -63,6 +68,9 @@ func Build(in Input) (*specs.Spec, error) {
 	}
 	if !in.HostUTS {
 		s.Hostname = in.Hostname
+	}
+	if !in.IDs.Empty() {
+		s.Linux.UIDMappings, s.Linux.GIDMappings = userns.Mappings(in.IDs.UIDMaps), userns.Mappings(in.IDs.GIDMaps)
 	}
 	if s.Linux.Sysctl, err = sysctls(in); err != nil {
 		return nil, err
@@ -111,6 +119,7 @@ func namespaces(in Input) []specs.LinuxNamespace {
 	add(specs.PIDNamespace, in.HostPID, in.PIDNS)
 	add(specs.IPCNamespace, in.HostIPC, in.IPCNS)
 	add(specs.UTSNamespace, in.HostUTS, "")
+	add(specs.UserNamespace, in.IDs.Empty(), in.UserNS)
 	mode := in.HostConfig.CgroupnsMode
 	// As in Docker: private where there is one hierarchy, the host's on v1.
 	private := mode.IsPrivate() || mode.IsEmpty() && cgroups.Mode() == cgroups.Unified
@@ -125,7 +134,9 @@ func sysctls(in Input) (map[string]string, error) {
 	ownNetwork := !in.HostNetwork && !in.HostConfig.NetworkMode.IsContainer()
 	if ownNetwork {
 		values["net.ipv4.ip_unprivileged_port_start"] = "0"
-		values["net.ipv4.ping_group_range"] = "0 2147483647"
+		if in.IDs.Empty() { // the kernel takes no groups that are not mapped
+			values["net.ipv4.ping_group_range"] = "0 2147483647"
+		}
 	}
 	for key, value := range in.HostConfig.Sysctls {
 		name := strings.ReplaceAll(key, "/", ".")

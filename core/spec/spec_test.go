@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -159,6 +160,24 @@ func TestNamespacesAreTheContainersOwnUnlessShared(t *testing.T) {
 				t.Errorf("namespaces (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestAUserNamespaceHasItsMappings(t *testing.T) {
+	ids := user.IdentityMapping{UIDMaps: []user.IDMap{{ParentID: 1000, Count: 10}}, GIDMaps: []user.IDMap{{ParentID: 2000, Count: 20}}}
+	s := build(t, func(in *Input) { in.IDs, in.Netns = ids, "" })
+	if !slices.Contains(namespacesOf(s), "user") || !slices.Contains(namespacesOf(s), "network") {
+		t.Errorf("namespaces %q", namespacesOf(s))
+	}
+	if _, ok := s.Linux.Sysctl["net.ipv4.ping_group_range"]; ok {
+		t.Errorf("sysctls %v name groups that are not mapped", s.Linux.Sysctl)
+	}
+	uids, gids := []specs.LinuxIDMapping{{HostID: 1000, Size: 10}}, []specs.LinuxIDMapping{{HostID: 2000, Size: 20}}
+	if diff := cmp.Diff([][]specs.LinuxIDMapping{uids, gids}, [][]specs.LinuxIDMapping{s.Linux.UIDMappings, s.Linux.GIDMappings}); diff != "" {
+		t.Errorf("mappings (-want +got):\n%s", diff)
+	}
+	if s := build(t, func(in *Input) { in.IDs, in.UserNS = ids, "/proc/7/ns/user" }); !slices.Contains(namespacesOf(s), "user=/proc/7/ns/user") {
+		t.Errorf("namespaces %q", namespacesOf(s))
 	}
 }
 
