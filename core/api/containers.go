@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/davit-engine/davit/core/filter"
@@ -126,6 +127,9 @@ func done(w http.ResponseWriter, changed bool, err error) error {
 }
 
 func (s *server) containerStart(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Query().Get("checkpoint") != "" {
+		return errdefs.ErrNotImplemented.WithMessage("davit does not start containers from checkpoints yet")
+	}
 	started, err := s.Backend.ContainerStart(r.Context(), r.PathValue("name"))
 	return done(w, started, err)
 }

@@ -14,6 +14,7 @@ var missing = []string{
 	"GET /distribution/", "GET /images/search", "GET /containers/{name}/attach/ws",
 	"/swarm", "/swarm/", "/nodes", "/nodes/", "/services", "/services/", "/tasks", "/tasks/", "/secrets", "/secrets/", "/configs", "/configs/",
 	"/plugins", "/plugins/", "GET /containers/{name}/checkpoints", "POST /containers/{name}/checkpoints",
+	"DELETE /containers/{name}/checkpoints/{id}",
 }
 
 func (s *server) missingRoutes() {
