@@ -216,7 +216,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	}
 	config := supervise.Config{
 		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join, Birth: t.Birth,
-		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID,
+		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID, Listener: translate.Listener(spec, c.ID, dir),
 	}
 	config.CgroupFiles, config.CgroupDir, err = membership(group)
 	return config, err
@@ -261,7 +261,7 @@ func (d *Driver) filter(section *specs.LinuxSeccomp) (*sandbox.Seccomp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling the seccomp profile: %w", err)
 	}
-	filter := &sandbox.Seccomp{Program: program, Flags: flags}
+	filter := &sandbox.Seccomp{Program: program, Flags: flags, Notify: seccomp.Notifies(section)}
 	d.filters.Store(string(key), filter)
 	return filter, nil
 }

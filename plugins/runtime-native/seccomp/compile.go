@@ -35,9 +35,14 @@ var architectures = map[string][]*arch.Info{
 	"arm":   {arch.ARM},
 }
 
+// ociNames are the architectures of the runtime-spec. Those without a table are
+// no host's that this package knows, and so without effect.
 var ociNames = map[specs.Arch]*arch.Info{
 	specs.ArchX86_64: arch.X86_64, specs.ArchX32: arch.X32, specs.ArchX86: arch.I386,
 	specs.ArchAARCH64: arch.AARCH64, specs.ArchARM: arch.ARM,
+	specs.ArchMIPS: nil, specs.ArchMIPS64: nil, specs.ArchMIPS64N32: nil, specs.ArchMIPSEL: nil, specs.ArchMIPSEL64: nil, specs.ArchMIPSEL64N32: nil,
+	specs.ArchPPC: nil, specs.ArchPPC64: nil, specs.ArchPPC64LE: nil, specs.ArchS390: nil, specs.ArchS390X: nil, specs.ArchPARISC: nil, specs.ArchPARISC64: nil,
+	specs.ArchRISCV64: nil, specs.ArchLOONGARCH64: nil, specs.ArchM68K: nil, specs.ArchSH: nil, specs.ArchSHEB: nil,
 }
 
 // Compile answers the program as an array of struct sock_filter and the flags
@@ -45,15 +50,27 @@ var ociNames = map[specs.Arch]*arch.Info{
 // profile names calls of all architectures. An unknown action, operator or flag
 // is ErrInvalidArgument.
 func Compile(section *specs.LinuxSeccomp) (program []byte, flags uint, err error) {
-	native := architectures[runtime.GOARCH]
+	return compileFor(section, runtime.GOARCH)
+}
+
+// Notifies says whether a filter asks a listener.
+func Notifies(section *specs.LinuxSeccomp) bool {
+	return slices.ContainsFunc(section.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify })
+}
+
+func compileFor(section *specs.LinuxSeccomp, host string) (program []byte, flags uint, err error) {
+	native := architectures[host]
 	if len(native) == 0 {
-		return nil, 0, fmt.Errorf("seccomp on %s: %w", runtime.GOARCH, errdefs.ErrNotImplemented)
+		return nil, 0, fmt.Errorf("seccomp on %s: %w", host, errdefs.ErrNotImplemented)
 	}
-	if section.ListenerPath != "" {
-		return nil, 0, fmt.Errorf("seccomp listeners: %w", errdefs.ErrNotImplemented)
+	if err := checkListener(section); err != nil {
+		return nil, 0, err
 	}
 	if flags, err = flagBits(section.Flags); err != nil {
 		return nil, 0, err
+	}
+	if !Notifies(section) {
+		flags &^= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV // the kernel refuses it without a listener
 	}
 	fallback, err := action(section.DefaultAction, section.DefaultErrnoRet)
 	if err != nil {
@@ -85,9 +102,23 @@ func Compile(section *specs.LinuxSeccomp) (program []byte, flags uint, err error
 }
 
 var flagNames = map[specs.LinuxSeccompFlag]uint{
-	specs.LinuxSeccompFlagLog:       unix.SECCOMP_FILTER_FLAG_LOG,
-	specs.LinuxSeccompFlagSpecAllow: unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-	"SECCOMP_FILTER_FLAG_TSYNC":     0, // the filter is installed by a lone thread
+	specs.LinuxSeccompFlagLog:              unix.SECCOMP_FILTER_FLAG_LOG,
+	specs.LinuxSeccompFlagSpecAllow:        unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+	specs.LinuxSeccompFlagWaitKillableRecv: unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+	"SECCOMP_FILTER_FLAG_TSYNC":            0, // execve leaves only the thread that has the filter
+}
+
+// checkListener refuses listeners that nothing can come of, as runc does.
+func checkListener(section *specs.LinuxSeccomp) error {
+	switch {
+	case section.DefaultAction == specs.ActNotify:
+		return fmt.Errorf("SCMP_ACT_NOTIFY cannot be used as default action: %w", errdefs.ErrInvalidArgument)
+	case Notifies(section) && section.ListenerPath == "":
+		return fmt.Errorf("seccomp action SCMP_ACT_NOTIFY needs listenerPath: %w", errdefs.ErrInvalidArgument)
+	case section.ListenerMetadata != "" && section.ListenerPath == "":
+		return fmt.Errorf("seccomp listenerMetadata is set without listenerPath: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 func flagBits(names []specs.LinuxSeccompFlag) (uint, error) {
@@ -124,7 +155,7 @@ func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	case specs.ActKillProcess:
 		return unix.SECCOMP_RET_KILL_PROCESS, nil
 	case specs.ActNotify:
-		return 0, fmt.Errorf("seccomp action %q needs a listener: %w", a, errdefs.ErrNotImplemented)
+		return unix.SECCOMP_RET_USER_NOTIF, nil
 	}
 	return 0, fmt.Errorf("seccomp action %q: %w", a, errdefs.ErrInvalidArgument)
 }
@@ -137,6 +168,8 @@ type table struct {
 	// newest is the greatest number that the profile names. What came after the
 	// profile was written answers ENOSYS, so that programs fall back.
 	newest uint32
+	// named: the profile names a call of this architecture at all.
+	named bool
 }
 
 // rule is an action under conditions that must all hold.
@@ -148,7 +181,10 @@ type rule struct {
 func tables(section *specs.LinuxSeccomp, native []*arch.Info, fallback uint32) ([]table, error) {
 	wanted := []*arch.Info{native[0]}
 	for _, name := range section.Architectures {
-		info := ociNames[name]
+		info, known := ociNames[name]
+		if !known {
+			return nil, fmt.Errorf("seccomp architecture %q: %w", name, errdefs.ErrInvalidArgument)
+		}
 		if info != nil && slices.Contains(native, info) && !slices.Contains(wanted, info) {
 			wanted = append(wanted, info)
 		}
@@ -171,7 +207,7 @@ func tables(section *specs.LinuxSeccomp, native []*arch.Info, fallback uint32) (
 					continue
 				}
 				n := uint32(number | info.SeccompMask)
-				t.newest = max(t.newest, n)
+				t.newest, t.named = max(t.newest, n), true
 				if act == fallback {
 					continue
 				}

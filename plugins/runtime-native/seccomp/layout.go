@@ -72,14 +72,19 @@ func (t table) spans() []span {
 		add(n, t.treatment(t.rules[n]))
 		next = n + 1
 	}
+	if !t.named {
+		add(next, ret(t.fallback))
+		return all
+	}
 	if next <= t.newest {
 		add(next, ret(t.fallback))
 		next = t.newest + 1
 	}
-	if t.fallback&unix.SECCOMP_RET_ACTION_FULL == unix.SECCOMP_RET_ERRNO {
-		add(next, ret(missing))
-	} else {
+	switch t.fallback & unix.SECCOMP_RET_ACTION_FULL {
+	case unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_LOG, unix.SECCOMP_RET_TRACE:
 		add(next, ret(t.fallback))
+	default: // a profile that denies what it does not know
+		add(next, ret(missing))
 	}
 	return all
 }

@@ -59,6 +59,9 @@ type Stage struct {
 	StartSocket int
 	// Extra are descriptors for the program, from 3 on; the Config counts them.
 	Extra []uintptr
+	// Listener gets the descriptor of a seccomp filter that notifies; nil where the
+	// filter has none.
+	Listener *Listener
 }
 
 // Child is a stage that was cloned.
@@ -66,8 +69,9 @@ type Child struct {
 	PID   int
 	hooks func(pid int) error
 	// prepare are mounts that the stage will ask for; nil for none.
-	prepare *sandbox.Preparation
-	sync    *os.File
+	prepare  *sandbox.Preparation
+	sync     *os.File
+	listener *Listener
 }
 
 // Start clones the stage and does not wait for it.
@@ -96,7 +100,7 @@ func (s Stage) Start() (*Child, error) {
 		_ = ours.Close()
 		return nil, err
 	}
-	child := &Child{PID: pid, hooks: s.Hooks, prepare: s.Prepare, sync: ours}
+	child := &Child{PID: pid, hooks: s.Hooks, prepare: s.Prepare, sync: ours, listener: s.Listener}
 	if err := s.raise(pid); err != nil {
 		child.Close()
 		return nil, err
@@ -147,8 +151,9 @@ func (s Stage) forkOnThread(files []uintptr) (int, error) {
 	return got.pid, got.err
 }
 
-// environment is the stage's: one processor, and no garbage to speak of.
-var environment = []string{"GOMAXPROCS=1", "GOGC=off"}
+// environment is the stage's: one processor, no garbage to speak of, and no
+// signals of the Go runtime to itself, which a seccomp filter may not like.
+var environment = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1"}
 
 func (s Stage) fork(files []uintptr) (int, error) {
 	if len(s.Affinity) > 0 {
@@ -253,24 +258,13 @@ func (c *Child) WaitReady() (terminal int, err error) {
 	if message[0] == sandbox.MessageFailure {
 		return -1, decodeFailure(message[1:n])
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:controlLen])
-	if err != nil {
-		return -1, err
-	}
-	terminal = -1
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err == nil && len(fds) > 0 {
-			terminal = fds[0]
-		}
-	}
-	return terminal, nil
+	return descriptor(control[:controlLen])
 }
 
 // Execute orders a ready stage to become its program and answers when execve has
 // succeeded, or why not. The child's socket is closed.
 func (c *Child) Execute() error {
-	return Execute(c.sync)
+	return Execute(c.sync, c.PID, c.listener)
 }
 
 // Leave lets a ready stage wait on its StartSocket, so that its parent may go.
@@ -285,21 +279,52 @@ func (c *Child) Leave() error {
 
 // Execute orders the stage at the other end of a socket, its own or a connection
 // to its StartSocket, to become its program and answers when execve has
-// succeeded, or why not. The socket is closed.
-func Execute(sync *os.File) error {
+// succeeded, or why not. The listener is that of the stage's seccomp filter, nil
+// if it has none. The socket is closed.
+func Execute(sync *os.File, pid int, listener *Listener) error {
 	defer func() { _ = sync.Close() }()
 	if _, err := sync.Write([]byte{sandbox.MessageGo}); err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
 	var message [4096]byte
-	n, _, err := receive(int(sync.Fd()), message[:], nil)
-	if err != nil && !errors.Is(err, unix.ECONNRESET) {
-		return fmt.Errorf("waiting for execve: %w", err)
+	control := make([]byte, unix.CmsgSpace(4))
+	for {
+		n, controlLen, err := receive(int(sync.Fd()), message[:], control)
+		switch {
+		case err != nil && !errors.Is(err, unix.ECONNRESET):
+			return fmt.Errorf("waiting for execve: %w", err)
+		case n <= 0:
+			return nil
+		case message[0] != sandbox.MessageListener:
+			return decodeFailure(message[1:n])
+		}
+		mailbox, err := descriptor(control[:controlLen])
+		if err == nil && (mailbox < 0 || listener == nil) {
+			err = errors.New("the stage has a seccomp listener that nobody expects")
+		}
+		if err == nil {
+			err = listener.handOver(sync, pid, mailbox)
+		}
+		if err != nil && !errors.Is(err, errStageSpoke) {
+			return err
+		}
 	}
-	if n > 0 {
-		return decodeFailure(message[1:n])
+}
+
+// descriptor is the one that came with a message, -1 for none.
+func descriptor(control []byte) (int, error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return -1, err
 	}
-	return nil
+	fd := -1
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err == nil && len(fds) > 0 {
+			fd = fds[0]
+		}
+	}
+	return fd, nil
 }
 
 // Close gives the stage up: one that still waits ends.

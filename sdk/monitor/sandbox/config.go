@@ -183,11 +183,5 @@ type Rlimit struct {
 	Hard     uint64 `json:"hard"`
 }
 
-// Seccomp is a compiled filter: sock_filter structs as they lie in memory.
-type Seccomp struct {
-	Program []byte `json:"program"`
-	Flags   uint   `json:"flags,omitempty"`
-}
-
 // Namespaces are the CLONE_NEW* flags of all namespaces an exec may join.
 const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP

@@ -77,6 +77,7 @@ func (s *stage) processSteps() []step {
 		{"running hooks", s.startHooks},
 		{"finding the program", func() error { return s.find(!s.FindFirst) }},
 		{"setting the security label", s.setLabel},
+		{"announcing the seccomp listener", s.announceListener},
 		{"passing descriptors", s.passDescriptors},
 		{"forbidding new privileges", func() error {
 			if !p.NoNewPrivs {
@@ -85,9 +86,11 @@ func (s *stage) processSteps() []step {
 			return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		}},
 		// Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter: before the
-		// last capabilities go.
-		{"installing the seccomp filter", s.installFilter},
+		// last capabilities go. With it the filter comes last and may forbid even what
+		// sets capabilities.
+		{"installing the seccomp filter", unless(p.NoNewPrivs, s.installFilter)},
 		{"setting capabilities", s.setCapabilities},
+		{"installing the seccomp filter at last", unless(!p.NoNewPrivs, s.installFilter)},
 	}
 }
 
@@ -109,6 +112,14 @@ func (s *stage) passDescriptors() error {
 		}
 	}
 	return nil
+}
+
+// unless is fn, or nothing if it is not its turn.
+func unless(skip bool, fn func() error) func() error {
+	if skip {
+		return func() error { return nil }
+	}
+	return fn
 }
 
 func (s *stage) setRlimits() error {
@@ -215,30 +226,6 @@ func (s *stage) setUser() error {
 	}
 	data[0].Effective, data[1].Effective = data[0].Permitted, data[1].Permitted
 	return unix.Capset(&header, &data[0])
-}
-
-// maxFilter is BPF_MAXINSNS. A longer program's length would be cut to 16 bits,
-// and a harmless beginning be installed.
-const maxFilter = 4096
-
-func (s *stage) installFilter() error {
-	filter := s.Seccomp
-	if filter == nil || len(filter.Program) == 0 {
-		return nil
-	}
-	if count := len(filter.Program) / int(unsafe.Sizeof(unix.SockFilter{})); count > maxFilter {
-		return fmt.Errorf("the filter has %d instructions, more than the kernel's %d", count, maxFilter)
-	}
-	program := unix.SockFprog{
-		Len:    uint16(len(filter.Program) / int(unsafe.Sizeof(unix.SockFilter{}))),
-		Filter: (*unix.SockFilter)(unsafe.Pointer(&filter.Program[0])),
-	}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(filter.Flags), uintptr(unsafe.Pointer(&program)))
-	runtime.KeepAlive(filter)
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
 
 func (s *stage) setCapabilities() error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,9 @@ const (
 	MessageFailure = 'F'
 	MessageMounts  = 'M' // the mounts that the parent makes are wanted; they ride along with answers in kind
 	MessageHooks   = 'H' // mounted: the parent's hooks may run; answered in kind
+	// MessageListener brings the mailbox for a seccomp listener, after MessageGo, and
+	// is answered by another MessageGo.
+	MessageListener = 'S'
 )
 
 // MaxDescriptors is how many descriptors ride along with one message (SCM_MAX_FD).
@@ -80,13 +84,14 @@ func (s *stage) run() error {
 // stage is the state of one run.
 type stage struct {
 	Config
-	root     int   // O_PATH descriptor of the container's root directory
-	proc     int   // the proc filesystem that the stage mounted, -1 for none
-	null     int   // a mount of the null device, -1 for none
-	terminal int   // master of the terminal, -1 for none
-	label    int   // where the label for execve is written, -1 for none
-	sync     int   // socket to the one who waits for execve
-	prepared []int // mounts of the parent that are not used yet
+	root     int               // O_PATH descriptor of the container's root directory
+	proc     int               // the proc filesystem that the stage mounted, -1 for none
+	null     int               // a mount of the null device, -1 for none
+	terminal int               // master of the terminal, -1 for none
+	label    int               // where the label for execve is written, -1 for none
+	sync     int               // socket to the one who waits for execve
+	mailbox  *[2]atomic.Uint32 // of a filter with a listener, nil without
+	prepared []int             // mounts of the parent that are not used yet
 	path     string
 }
 

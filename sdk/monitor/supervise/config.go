@@ -46,4 +46,7 @@ type Config struct {
 	ExecJoin int `json:"execJoin"`
 	// JoinPID says that execs enter the init's pid namespace.
 	JoinPID bool `json:"joinPid,omitempty"`
+	// Listener is the agent for a seccomp filter that notifies, of the init and of
+	// execs.
+	Listener *launch.Listener `json:"listener,omitempty"`
 }

@@ -121,7 +121,7 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 	}
 	s.reaper = newReaper()
 	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Birth: s.config.Birth, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
-		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks}
+		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks, Listener: s.config.Listener}
 	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log, filepath.Join(s.config.Dir, monitor.ExitName))
 	if err != nil {
 		return nil, nil, err
@@ -284,6 +284,7 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 	if s.config.JoinPID && stage.Enter == 0 {
 		stage.PIDNamespace = s.pidfd
 	}
+	stage.Listener = s.config.Listener.ForExec(s.init.pid)
 	p, ended, err := create(s.reaper, stage, *request.Streams, nil, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)))
 	if err != nil {
 		return monitor.Response{Error: monitor.AsFailure(err)}

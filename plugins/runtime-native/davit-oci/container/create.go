@@ -138,7 +138,8 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 		if err != nil {
 			return stage, fmt.Errorf("compiling the seccomp profile: %w", err)
 		}
-		c.Seccomp = &sandbox.Seccomp{Program: program, Flags: flags}
+		c.Seccomp = &sandbox.Seccomp{Program: program, Flags: flags, Notify: seccomp.Notifies(spec.Linux.Seccomp)}
+		c.Listener = translate.Listener(spec, c.ID, c.Bundle)
 	}
 	for _, name := range translate.UnknownCapabilities(spec.Process) {
 		c.runtime.Warn("capability %s is unknown and left out", name)
@@ -158,7 +159,7 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 		return stage, err
 	}
 	stage = launch.Stage{
-		Name: launch.InitName, Config: config, Birth: t.Birth, Flags: t.CloneFlags, Join: t.Join,
+		Name: launch.InitName, Listener: c.Listener, Config: config, Birth: t.Birth, Flags: t.CloneFlags, Join: t.Join,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs), Hooks: c.createHooks,
 	}
 	stage.CgroupFiles, stage.CgroupDir, err = membership(group)
@@ -272,7 +273,7 @@ func (r *Runtime) Start(id string) error {
 	if conn == nil {
 		return ErrStartStopped
 	}
-	if err := named(launch.Execute(conn)); err != nil {
+	if err := named(launch.Execute(conn, c.PID, c.Listener)); err != nil {
 		return err
 	}
 	dir.Forget()

@@ -128,6 +128,7 @@ func execStage(c *record.Record, o Exec, init int) (launch.Stage, error) {
 	stage = launch.Stage{
 		Name: launch.ExecName, Config: config, Birth: birth, Init: init,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs),
+		Listener: c.Listener.ForExec(c.PID),
 	}
 	if c.OwnPID && birth.Enter == 0 {
 		stage.PIDNamespace = init

@@ -47,12 +47,14 @@ type Record struct {
 	PID         int               `json:"pid"`
 	StartTime   string            `json:"startTime"` // of PID, in clock ticks: tells a reused pid
 	Cgroup      string            `json:"cgroup"`
-	// Process, Seccomp, Join and OwnPID are what an exec takes from its container.
+	// Process, Seccomp, Listener, Join and OwnPID are what an exec takes from its container.
 	Process *specs.Process   `json:"process"`
 	Seccomp *sandbox.Seccomp `json:"seccomp,omitempty"`
-	Join    int              `json:"join"` // CLONE_NEW* of the namespaces to enter
-	OwnPID  bool             `json:"ownPid,omitempty"`
-	Birth   launch.Birth     `json:"birth"` // of execs
+	// Listener is the agent of a filter that notifies.
+	Listener *launch.Listener `json:"listener,omitempty"`
+	Join     int              `json:"join"` // CLONE_NEW* of the namespaces to enter
+	OwnPID   bool             `json:"ownPid,omitempty"`
+	Birth    launch.Birth     `json:"birth"` // of execs
 	// Hooks that come after creation: poststart, poststop.
 	Hooks *hook.Set `json:"hooks,omitempty"`
 	// Personality and MemoryPolicy are an exec's, too.
