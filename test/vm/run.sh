@@ -3,7 +3,8 @@
 # Debian kernel with pure cgroup v2 in a QEMU guest (software emulation; no
 # network, no KVM needed). Everything it makes is below build/vm and is reused.
 #
-#   test/vm/run.sh [-run PATTERN]    arguments go to the end-to-end test binary
+#   test/vm/run.sh [-run PATTERN]      arguments go to the end-to-end test binary
+#   test/vm/run.sh -unit PACKAGE...    only the unit tests of these packages
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 cd "$(dirname "$0")/../.."
@@ -42,7 +43,13 @@ cp -a bin $tree/davit/
 cp -a $work/kernel/lib/modules $tree/usr/lib/
 CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
 cp -a test $tree/davit/
-for package in plugins/runtime-native/cgroup plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns; do
+packages="plugins/runtime-native/cgroup plugins/runtime-native/native plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns"
+if [ "${1:-}" = -unit ]; then
+	shift
+	packages="$*"
+	set -- -unit
+fi
+for package in $packages; do
 	(cd $package && CGO_ENABLED=0 go test -c -o "$OLDPWD/$tree/davit/unit/${package//\//-}.test" .)
 	mkdir -p "$tree/davit/src/$package"
 	if [ -d $package/testdata ]; then cp -a $package/testdata "$tree/davit/src/$package/"; fi
@@ -77,8 +84,13 @@ for t in /davit/unit/*.test; do
   echo "== $name"
   (cd /davit/unit && timeout 900 "$t" -test.timeout 14m) || status=1
 done
+case "$(cat /davit/arguments)" in
+*-unit*) ;;
+*)
 echo "== end to end"
 cd /davit/test/e2e && eval "timeout 3000 /davit/e2e.test -test.timeout 49m -test.v $(cat /davit/arguments | sed 's/-run/-test.run/')" || status=1
+;;
+esac
 echo "VM RESULT $status"
 sync
 echo o >/proc/sysrq-trigger

@@ -79,7 +79,10 @@ func sleeper(t *testing.T, g *Group, script string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Wait() })
+	t.Cleanup(func() {
+		_ = g.Kill() // also if it is frozen
+		_ = cmd.Wait()
+	})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		pids, err := g.Procs()
 		if err != nil {

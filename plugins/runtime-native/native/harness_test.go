@@ -50,6 +50,15 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+func buildMonitor(program string) error {
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "github.com/davit-engine/davit/cmd/davit-monitor")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the monitor: %w: %s", err, out)
+	}
+	return nil
+}
+
 func setUp() (stop func(), err error) {
 	stop = func() {}
 	if os.Geteuid() != 0 {
@@ -63,10 +72,10 @@ func setUp() (stop func(), err error) {
 	lab.run, lab.rootfs = filepath.Join(dir, "run"), filepath.Join(dir, "rootfs")
 	program := filepath.Join(dir, "davit-monitor")
 	// Before the driver is there: it reaps every child of this process.
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "github.com/davit-engine/davit/cmd/davit-monitor")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if out, err := build.CombinedOutput(); err != nil {
-		return stop, fmt.Errorf("building the monitor: %w: %s", err, out)
+	if bin := os.Getenv("DAVIT_BIN"); bin != "" { // built before, as for a guest without Go
+		program = filepath.Join(bin, "davit-monitor")
+	} else if err := buildMonitor(program); err != nil {
+		return stop, err
 	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {

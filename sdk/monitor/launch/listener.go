@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,7 +131,8 @@ func unmap(words *[2]atomic.Uint32) {
 }
 
 func (l *Listener) connect() (*net.UnixConn, error) {
-	conn, err := net.DialTimeout("unix", l.Path, agentPatience)
+	dialer := net.Dialer{Timeout: agentPatience}
+	conn, err := dialer.DialContext(context.Background(), "unix", l.Path)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the seccomp listener: %w", err)
 	}
