@@ -2,9 +2,12 @@ package netns
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -76,4 +79,46 @@ func TestPoolGivesAndTakesBack(t *testing.T) {
 	if n := mountsBelow(t, dir); n != 0 {
 		t.Errorf("%d namespaces left", n)
 	}
+}
+
+func TestANamespaceOfAProcessIsAdopted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	dir := t.TempDir()
+	p, err := NewPool(dir, 1, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	defer p.Close()
+	child := exec.CommandContext(t.Context(), "sleep", "60")
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Process.Kill() }()
+	own := inode(t, fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid))
+	for range 2 { // asking again is the same
+		path, err := p.Adopt("c1", child.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := inode(t, path); got != own {
+			t.Errorf("adopted namespace %d, want %d", got, own)
+		}
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
+	path, err := p.Get(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := inode(t, path); got != own {
+		t.Errorf("after the process's end it is %d, want %d", got, own)
+	}
+	if _, err := p.Adopt("c2", child.Process.Pid); err == nil {
+		t.Error("a process that has ended had a namespace to adopt")
+	}
+	p.Put("c1")
 }
