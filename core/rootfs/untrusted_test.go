@@ -89,7 +89,7 @@ func TestCVE_2018_15664_CopiesStayInside(t *testing.T) {
 	}
 	exchange(t, root+"/a/dir", root+"/a/link")
 	copied := 0
-	for deadline := time.Now().Add(700 * time.Millisecond); time.Now().Before(deadline); {
+	for start := time.Now(); time.Since(start) < 700*time.Millisecond || copied == 0 && time.Since(start) < 20*time.Second; {
 		_ = look(func(v *View) error {
 			for range 50 {
 				for _, name := range []string{"/a/dir/file", "/a/dir/.", "/a", "/a/dir/only-outside"} {
