@@ -98,14 +98,20 @@ func explain(err error) error {
 
 // raw asks the engine for something that Docker's client does not know.
 func (a *app) raw(ctx context.Context, path string) (*http.Response, error) {
+	return a.send(ctx, http.MethodGet, path, http.NoBody)
+}
+
+// send asks the engine what Docker's client does not know.
+func (a *app) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	api, err := a.engine()
 	if err != nil {
 		return nil, err
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return api.Dialer()(ctx) }, DisableKeepAlives: true}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://davit"+path, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, "http://davit"+path, body)
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	return (&http.Client{Transport: transport}).Do(req)
 }

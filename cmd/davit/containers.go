@@ -201,6 +201,7 @@ func updateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "update [OPTIONS] CONTAINER [CONTAINER...]", Short: "Update configuration of one or more containers", Args: atLeast(1)}
 	f.addResources(cmd.Flags())
 	cmd.Flags().StringVar(&restart, "restart", "", "Restart policy to apply when a container exits")
+	cmd.Flags().StringArrayVarP(&f.publish, "publish", "p", nil, "Publish these of a container's port(s), and no others; \"\" publishes none")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		resources, err := f.resources()
 		if err != nil {
@@ -214,7 +215,17 @@ func updateCommand(a *app) *cobra.Command {
 			}
 			o.RestartPolicy = &policy
 		}
+		publish := cmd.Flags().Changed("publish")
+		f.publish = slices.DeleteFunc(f.publish, func(text string) bool { return text == "" })
+		if err := f.readPorts(); err != nil {
+			return err
+		}
 		return a.each(cmd, args, a.saying(func(ctx context.Context, api *client.Client, name string) error {
+			if publish {
+				if err := a.publish(ctx, name, f.host.PortBindings); err != nil {
+					return err
+				}
+			}
 			result, err := api.ContainerUpdate(ctx, name, o)
 			for _, warning := range result.Warnings {
 				fmt.Fprintln(a.err, "WARNING:", warning)

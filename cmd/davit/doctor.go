@@ -42,7 +42,7 @@ func doctorCommand(a *app) *cobra.Command {
 		Use: "doctor", Short: "Check whether this host can run containers, and say what to do if not", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			failed := 0
-			for _, look := range []check{checkKernel, checkNamespaces, checkCgroups, checkOverlay, checkNftables, checkSeccomp, checkUser, checkEngine} {
+			for _, look := range []check{checkKernel, checkNamespaces, checkCgroups, checkOverlay, checkNftables, checkFirewall, checkSeccomp, checkUser, checkEngine} {
 				for _, f := range look(cmd.Context(), a) {
 					fmt.Fprintf(a.out, "%-5s %-22s %s\n", marks[f.verdict], f.what, f.state)
 					if f.verdict != good && f.fix != "" {

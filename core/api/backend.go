@@ -48,6 +48,9 @@ type Containers interface {
 	ContainerRemove(ctx context.Context, name string, o ContainerRemoveOptions) error
 	ContainersPrune(ctx context.Context, f filter.Args) (container.PruneReport, error)
 	ContainerUpdate(ctx context.Context, name string, u container.UpdateConfig) (container.UpdateResponse, error)
+	// ContainerPublish replaces the published ports of a container, also of one that
+	// runs (served below /davit/containers), and answers those in use.
+	ContainerPublish(ctx context.Context, name string, bindings network.PortMap) (network.PortMap, error)
 	ContainerResize(ctx context.Context, name string, width, height uint16) error
 	ContainerTop(ctx context.Context, name, psArgs string) (container.TopResponse, error)
 	ContainerStats(ctx context.Context, name string) (container.StatsResponse, error)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 
 	"github.com/davit-engine/davit/core/filter"
 )
@@ -26,6 +27,7 @@ func (s *server) containerRoutes() {
 	s.handle("POST /containers/{name}/resize", s.containerResize)
 	s.handle("POST /containers/{name}/rename", s.containerRename)
 	s.handle("POST /containers/{name}/update", s.containerUpdate)
+	s.handle("POST /davit/containers/{name}/ports", s.containerPublish)
 	s.handle("DELETE /containers/{name}", s.containerRemove)
 	s.handle("GET /containers/{name}/top", s.containerTop)
 	s.handle("GET /containers/{name}/changes", s.containerChanges)
@@ -238,6 +240,19 @@ func (s *server) containerUpdate(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, response)
+}
+
+// containerPublish is davit's own: in Docker, ports are fixed at creation.
+func (s *server) containerPublish(w http.ResponseWriter, r *http.Request) error {
+	var req struct{ PortBindings network.PortMap }
+	if err := readJSON(r, &req, false); err != nil {
+		return err
+	}
+	ports, err := s.Backend.ContainerPublish(r.Context(), r.PathValue("name"), req.PortBindings)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]network.PortMap{"Ports": ports})
 }
 
 func (s *server) containerRemove(w http.ResponseWriter, r *http.Request) error {

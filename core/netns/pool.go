@@ -14,12 +14,16 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // poolPrefix marks namespaces that belong to nobody yet.
 const poolPrefix = "pool-"
+
+// retryAfter is the pause after a namespace could not be made ahead.
+const retryAfter = time.Second
 
 // Pool hands out network namespaces below one directory.
 type Pool struct {
@@ -54,8 +58,10 @@ func NewPool(dir string, size int, log *slog.Logger) (*Pool, error) {
 		return nil, err
 	}
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), poolPrefix) {
-			destroy(filepath.Join(dir, entry.Name()))
+		// A file that is no namespace is a hand-over that was cut off.
+		path := filepath.Join(dir, entry.Name())
+		if strings.HasPrefix(entry.Name(), poolPrefix) || !isNamespace(path) {
+			destroy(path)
 		} else {
 			p.given[entry.Name()] = true
 		}
@@ -213,8 +219,12 @@ func (p *Pool) keepWarm(ctx context.Context) {
 		p.mu.Unlock()
 		if err := create(path); err != nil {
 			p.log.Error("making a network namespace ahead", "error", err)
-			<-ctx.Done()
-			return
+			select {
+			case <-time.After(retryAfter): // the kernel may have room again
+				continue
+			case <-ctx.Done():
+				return
+			}
 		}
 		select {
 		case p.warm <- path:
@@ -233,6 +243,12 @@ func (p *Pool) dropAll(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// isNamespace says whether a namespace is bound to path.
+func isNamespace(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC
 }
 
 func touch(path string) error {

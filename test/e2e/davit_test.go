@@ -26,7 +26,9 @@ func TestPluginsOfTheEngine(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	c := newClient(t, "davit", engine)
+	c.ok("run", "--rm", "busybox", "true") // the first container makes the default network
 	out := c.ok("doctor")
+	c.contains(out, "open to other hosts, past the host's input rules (table "+engine.Table+")")
 	for _, want := range []string{"kernel", "namespaces", "cgroup", "overlayfs", "nftables", "engine", "This host can run containers"} {
 		c.contains(out, want)
 	}

@@ -181,3 +181,26 @@ func TestGatewaysMove(t *testing.T) {
 		c.ok("network", "disconnect", b, c.own("web"))
 	})
 }
+
+// Published ports change under a running container, which Docker cannot.
+func TestUpdatePublishedPorts(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, "davit", engine)
+	first, second, third := freePort(t), freePort(t), freePort(t)
+	page := []string{"busybox", "sh", "-c", "echo page > /tmp/index.html; httpd -f -h /tmp"}
+	c.background("web", append([]string{"-p", fmt.Sprintf("%d:80", first)}, page...)...)
+	c.background("other", append([]string{"-p", fmt.Sprintf("%d:80", third)}, page...)...)
+	c.equal(fetch(t, first), "page\n")
+	c.ok("update", "--publish", fmt.Sprintf("127.0.0.1:%d:80", second), c.own("web"))
+	c.equal(fetch(t, second), "page\n")
+	c.equal(c.ok("port", c.own("web")), fmt.Sprintf("80/tcp -> 127.0.0.1:%d", second))
+	// One that fails changes nothing.
+	c.fails(1, "port is already allocated", "update", "-p", fmt.Sprintf("%d:80", third), c.own("web"))
+	c.equal(fetch(t, second), "page\n")
+	c.ok("restart", "-t", "0", c.own("web"))
+	c.equal(fetch(t, second), "page\n")
+	c.ok("update", "--publish", "", c.own("web"))
+	c.equal(c.ok("port", c.own("web")), "")
+	c.fails(1, "publishes no ports", "update", "-p", "80", c.background("none", "--network", "none", "busybox", "sleep", "600"))
+	c.fails(1, "No such container", "update", "-p", "80", c.own("nobody"))
+}

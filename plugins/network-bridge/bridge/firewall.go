@@ -27,6 +27,7 @@ import (
 //	postrouting (nat)          hide containers behind the host; answer themselves
 //	                           and loopback addresses through the bridge
 //	forward (filter)           keep networks apart; internal ones stay inside
+//	published-…                what forward does with packets to published ports
 //	guard (filter, raw)        the host's loopback is never reached from a bridge
 type firewall struct {
 	table      *nftables.Table

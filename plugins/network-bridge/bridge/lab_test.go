@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		}
+		if os.Getenv(churnIn) != "" {
+			churn()
+		}
 		os.Exit(m.Run())
 	}
 
@@ -73,7 +76,7 @@ func prepareHost() error {
 
 // lab is a host with a driver, and another host beside it.
 type lab struct {
-	*testing.T
+	testing.TB
 	*Driver
 	root   string
 	config Config
@@ -86,19 +89,12 @@ const (
 	lan4, lan6   = "192.0.2.2", "2001:db8::2"
 )
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	l := &lab{T: t, root: t.TempDir(), config: Config{Bridge: "davit0", Table: "davit", MTU: 1500}}
-	for _, text := range []string{"base=10.90.0.0/16,size=24", "base=fd00:90::/48,size=64"} {
-		b, err := ipam.ParseBlock(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.config.Pools = append(l.config.Pools, b)
-	}
+	l := &lab{TB: t, root: t.TempDir(), config: Config{Bridge: "davit0", Table: "davit", MTU: 1500, Pools: labPools()}}
 	l.lan = l.namespace()
 	l.sh("ip link add lan type veth peer name eth0 netns "+l.lan,
 		"ip addr add "+host4+"/24 dev lan", "ip addr add "+host6+"/64 dev lan nodad", "ip link set lan up")
@@ -108,6 +104,10 @@ func newLab(t *testing.T) *lab {
 	l.start()
 	t.Cleanup(l.end)
 	return l
+}
+
+func labPools() []ipam.Block {
+	return []ipam.Block{{Base: netip.MustParsePrefix("10.90.0.0/16"), Size: 24}, {Base: netip.MustParsePrefix("fd00:90::/48"), Size: 64}}
 }
 
 func (l *lab) start() {

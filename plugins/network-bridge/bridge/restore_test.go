@@ -85,7 +85,8 @@ func TestTheAdministratorsChain(t *testing.T) {
 	e := l.container("n", "web", func(a *network.Attachment) { a.Ports = []network.Port{tcp(80, 8080), tcp(81, 8081)} })
 	l.serve(e.Netns, "web", 80)
 	l.serve(e.Netns, "web", 81)
-	l.sh(`nft 'add rule inet davit user iifname "lan" tcp dport 80 ct state new drop'`)
+	// As docs/networking.md has it.
+	l.sh("nft 'add rule inet davit user meta l4proto tcp ct original proto-dst 8080 ip saddr != 203.0.113.0/24 ct state new drop'")
 	check := func(open8080, open8081 string) {
 		t.Helper()
 		l.expect(l.lan, "tcp", host4, 8080, open8080)

@@ -5,8 +5,13 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// chainUser is the administrator's chain.
-const chainUser = "user"
+// Chains that are called: the administrator's, and what happens to packets to
+// published ports, whose name says which way the configuration has it.
+const (
+	chainUser       = "user"
+	chainOpen       = "published-open"
+	chainRestricted = "published-restricted"
+)
 
 // Registers: a 16-byte register 1 is the four 4-byte registers from 8 on.
 const firstRegister = 8
@@ -46,6 +51,25 @@ func (f *firewall) chain(c *nftables.Conn, name string, kind nftables.ChainType,
 	return func(parts ...[]expr.Any) {
 		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(parts...)})
 	}
+}
+
+// published writes the chain for packets to published ports and answers its name.
+func (f *firewall) published(c *nftables.Conn) string {
+	name, other := chainOpen, chainRestricted
+	if f.restricted {
+		name, other = other, name
+	}
+	// Nothing calls the other any more; one that is not there is made first.
+	stale := c.AddChain(&nftables.Chain{Name: other, Table: f.table})
+	c.FlushChain(stale)
+	c.DelChain(stale)
+	chain := c.AddChain(&nftables.Chain{Name: name, Table: f.table})
+	c.FlushChain(chain)
+	if f.restricted {
+		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: concat(oneOf(expr.MetaKeyIIFNAME, f.bridges, true), verdict(expr.VerdictDrop))})
+	}
+	c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: verdict(expr.VerdictAccept)})
+	return name
 }
 
 // destinations changes the destination of packets to published ports.
@@ -126,10 +150,7 @@ func (f *firewall) forward(c *nftables.Conn, networks []*netState) {
 			rule(notFrom(s.Bridge), to(s.Bridge), drop)
 		}
 	}
-	if f.restricted {
-		rule(oneOf(expr.MetaKeyIIFNAME, f.bridges, true), oneOf(expr.MetaKeyOIFNAME, f.bridges, false), translated(), drop)
-	}
-	rule(oneOf(expr.MetaKeyOIFNAME, f.bridges, false), translated(), accept)
+	rule(oneOf(expr.MetaKeyOIFNAME, f.bridges, false), translated(), jump(f.published(c)))
 	for _, s := range networks {
 		if s.Internal {
 			continue
