@@ -68,6 +68,10 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Undoing a creation kills what is in its cgroup: it must not be somebody else's.
+	if err := cgroup.Vacant(path); err != nil {
+		return nil, err
+	}
 	dir, err := r.Root.Create(o.ID, path, discard)
 	if err != nil {
 		return nil, err
