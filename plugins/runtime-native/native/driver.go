@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
@@ -104,6 +105,9 @@ func (d *Driver) undo(ctx context.Context, id string) error {
 			return err
 		}
 	}
+	if err := d.removeClass(id); err != nil {
+		return err
+	}
 	return os.RemoveAll(d.dir(id))
 }
 
@@ -164,9 +168,22 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err := d.saveHooks(c.ID, config.Hooks); err != nil {
 		return runtime.Process{}, err
 	}
+	class, err := d.makeClass(c.ID, spec.Linux.IntelRdt)
+	if err != nil {
+		return runtime.Process{}, err
+	}
 	monitors := path.Join(path.Dir(spec.Linux.CgroupsPath), "monitors")
 	pid, created, err := d.spawner.spawn(ctx, dir, monitors, config)
 	if err != nil {
+		return runtime.Process{}, err
+	}
+	if class != nil {
+		if err := class.Join(created.PID); err != nil {
+			return runtime.Process{}, err
+		}
+	}
+	// The program is not started yet; the undo kills what waits for its start.
+	if err := netdev.Move(fmt.Sprintf("/proc/%d/ns/net", created.PID), spec.Linux.NetDevices); err != nil {
 		return runtime.Process{}, err
 	}
 	r := record{PID: created.PID, Monitor: pid, MonitorStart: startTime(pid), Cgroup: spec.Linux.CgroupsPath}
@@ -177,6 +194,9 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 }
 
 func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
+	if err := netdev.Check(spec.Linux.NetDevices, spec.Linux.Namespaces); err != nil {
+		return supervise.Config{}, err
+	}
 	if spec.Process != nil && spec.Process.OOMScoreAdj == nil {
 		spec.Process.OOMScoreAdj = &d.oomScore
 	}

@@ -157,6 +157,9 @@ func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*ru
 	if err != nil && !errdefs.IsNotFound(err) && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("removing the cgroup of %s: %w", id, err)
 	}
+	if err := d.removeClass(id); err != nil {
+		return nil, err
+	}
 	d.poststop(ctx, id)
 	// The record goes first: a crash in between is swept.
 	if err := os.Remove(filepath.Join(d.dir(id), recordName)); err != nil && !errors.Is(err, fs.ErrNotExist) {

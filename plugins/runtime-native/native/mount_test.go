@@ -182,7 +182,7 @@ func TestASharedBindReachesTheHost(t *testing.T) {
 
 func TestRootfsPropagation(t *testing.T) {
 	t.Parallel()
-	for value, want := range map[string]string{"": "-", "private": "-", "shared": "shared", "unbindable": "unbindable", "slave": "-"} {
+	for value, want := range map[string]string{"": "-", "private": "-", "shared": "shared", "rshared": "shared", "unbindable": "unbindable", "slave": "-", "rslave": "-"} {
 		b := newBox(t, `busybox awk '$5 == "/" {print $7}' /proc/self/mountinfo`)
 		b.spec.Linux.RootfsPropagation = value
 		got, _ := b.run()

@@ -232,3 +232,21 @@ func TestNamespacesThatMakeNoSense(t *testing.T) {
 		b.fails(want)
 	}
 }
+
+// TestIDMappedRootFilesystem has files of root in all layers: they are the
+// container's root's inside, and stay root's on disk.
+func TestIDMappedRootFilesystem(t *testing.T) {
+	t.Parallel()
+	b := remapped(newBox(t, `busybox stat -c '%u %g' / /bin/busybox /etc /note; echo more >>/note; busybox cat /note; busybox touch /new; busybox chown 5:6 /new; busybox rm /bin/sh; busybox mkdir /dir`))
+	if err := os.WriteFile(filepath.Join(b.dir, "upper/note"), []byte("note\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.rootfs[0].Options = append(b.rootfs[0].Options, "idmap")
+	b.prints("0 0\n0 0\n0 0\n0 0\nnote\nmore")
+	for name, want := range map[string][2]uint32{"new": {5, 6}, "dir": {0, 0}, "note": {0, 0}, "bin/sh": {0, 0}} {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(b.dir, "upper", name), &st); err != nil || st.Uid != want[0] || st.Gid != want[1] {
+			t.Errorf("%s belongs to %d:%d on disk, %v; want %v", name, st.Uid, st.Gid, err, want)
+		}
+	}
+}

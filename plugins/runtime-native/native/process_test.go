@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/resctrl"
 )
 
 func TestSchedulerAndIOPriority(t *testing.T) {
@@ -158,4 +160,14 @@ func TestLabelsWithoutTheirKernel(t *testing.T) {
 		b.spec.Linux.MountLabel = "system_u:object_r:container_file_t:s0"
 		b.fails("container_file_t", "no SELinux")
 	}
+}
+
+func TestClassesOfServiceWithoutTheirKernel(t *testing.T) {
+	t.Parallel()
+	if resctrl.Available() {
+		t.Skip("the kernel has resctrl")
+	}
+	b := newBox(t, "")
+	b.spec.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "gold"}
+	b.fails("linux.intelRdt: no resctrl filesystem is mounted")
 }

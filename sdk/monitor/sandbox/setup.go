@@ -135,6 +135,9 @@ func (s *stage) mountRoot() error {
 
 // mountBase mounts the lowest mount of the root filesystem over a host directory.
 func mountBase(m Mount, dir string) error {
+	if m.Type == "overlay" && m.IDMap != nil {
+		return mountMapped(m, dir)
+	}
 	if data := strings.Join(m.Data, ","); m.Type == "overlay" && len(data) < os.Getpagesize() {
 		// One call, and older kernels take long layer lists in no other way.
 		return unix.Mount(m.Type, dir, m.Type, legacyFlags(m.Set), data)

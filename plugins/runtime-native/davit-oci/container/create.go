@@ -15,6 +15,7 @@ import (
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/console"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
+	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
@@ -108,6 +109,9 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, named(err)
 	}
+	if err := netdev.Move(fmt.Sprintf("/proc/%d/ns/net", c.child.PID), spec.Linux.NetDevices); err != nil {
+		return nil, err
+	}
 	if c.terminal, err = console.Hand(terminal, o.ConsoleSocket); err != nil {
 		return nil, err
 	}
@@ -133,6 +137,12 @@ func checkConsole(terminal, detach bool, socket string) error {
 // stage translates the spec for the stage that becomes the container's init.
 func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o Create) (launch.Stage, error) {
 	var stage launch.Stage
+	if spec.Linux.IntelRdt != nil {
+		return stage, errors.New("linux.intelRdt is not supported by davit-oci")
+	}
+	if err := netdev.Check(spec.Linux.NetDevices, spec.Linux.Namespaces); err != nil {
+		return stage, err
+	}
 	t, err := translate.Spec(spec, nil, c.Rootfs, group)
 	if err != nil {
 		return stage, err
