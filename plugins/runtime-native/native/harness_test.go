@@ -26,6 +26,9 @@ import (
 	"github.com/davit-engine/davit/sdk/runtime"
 )
 
+// patience is how long anything may take, on an emulated machine, too.
+const patience = 3 * time.Minute
+
 // lab is what all tests share: one driver, and a root filesystem of busybox.
 var lab struct {
 	driver  *native.Driver
@@ -178,7 +181,7 @@ func newBox(t *testing.T, script string) *box {
 }
 
 func (b *box) context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	b.t.Cleanup(cancel)
 	return ctx
 }
@@ -207,7 +210,7 @@ func (b *box) remove() {
 		return
 	}
 	b.created = false
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if _, err := lab.driver.Delete(ctx, b.id, "", true); err != nil {
 		b.t.Error(err)
@@ -329,7 +332,11 @@ func (b *box) hostMount(kind, name string, flags uintptr, data string) string {
 	dir := filepath.Join(b.dir, name)
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
-		err = unix.Mount(kind, dir, kind, flags, data)
+		source := kind
+		if kind == "bind" {
+			source, flags = dir, flags|unix.MS_BIND
+		}
+		err = unix.Mount(source, dir, kind, flags, data)
 	}
 	if err != nil {
 		b.t.Fatal(err)
@@ -345,7 +352,7 @@ func (b *box) hostMount(kind, name string, flags uintptr, data string) string {
 // waitFor polls for something that nobody announces.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}

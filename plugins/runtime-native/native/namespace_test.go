@@ -170,7 +170,7 @@ func TestIDMappedBinds(t *testing.T) {
 		"the container's map": {remapped(newBox(t, "")), nil, []string{"bind", "idmap"}, "0 1"},
 	} {
 		b := test.box
-		source := b.hostMount("tmpfs", "source", 0, "mode=755")
+		source := b.hostMount("bind", "source", 0, "") // not tmpfs, which maps only from Linux 6.3 on
 		file := filepath.Join(source, "file")
 		err := os.WriteFile(file, nil, 0o644)
 		if err == nil {
@@ -179,7 +179,7 @@ func TestIDMappedBinds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.hostMount("tmpfs", "source/below", 0, "mode=755")
+		b.hostMount("bind", "source/below", 0, "")
 		paths := "/m/file /m/below"
 		if test.own == nil {
 			paths = "/m/file"
@@ -249,4 +249,24 @@ func TestIDMappedRootFilesystem(t *testing.T) {
 			t.Errorf("%s belongs to %d:%d on disk, %v; want %v", name, st.Uid, st.Gid, err, want)
 		}
 	}
+}
+
+// TestAUserNamespaceThatDeniesGroups joins one made without privileges.
+func TestAUserNamespaceThatDeniesGroups(t *testing.T) {
+	t.Parallel()
+	holder := newBox(t, "exec busybox unshare -U -r busybox sleep 600")
+	p := holder.start()
+	waitFor(t, "the namespace", func() bool {
+		body, err := os.ReadFile(fmt.Sprintf("/proc/%d/gid_map", p.PID))
+		return err == nil && strings.HasSuffix(strings.TrimSpace(string(body)), " 1")
+	})
+	b := newBox(t, "busybox cat /proc/self/setgroups; busybox id -u")
+	b.join(specs.UserNamespace, p.PID, "user")
+	b.spec.Process.User.AdditionalGids = []uint32{0}
+	b.prints("deny\n0")
+
+	b = newBox(t, "")
+	b.join(specs.UserNamespace, p.PID, "user")
+	b.spec.Process.User.AdditionalGids = []uint32{0, 7}
+	b.fails("setting additional groups")
 }

@@ -170,6 +170,12 @@ func FuzzSpec(f *testing.F) {
 	full.Mounts = []specs.Mount{{Destination: "/d", Type: "tmpfs", Options: []string{"ro", "size=1", "rslave"}}, {Destination: "e", Source: "/", Options: []string{"rbind", "rro"}}}
 	full.Linux.Sysctl = map[string]string{"net.a/b.c": "1"}
 	full.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "c", Major: 1, Minor: 2}}
+	full.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}}}
+	full.Linux.Namespaces = append(full.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace}, specs.LinuxNamespace{Type: specs.TimeNamespace})
+	full.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 1000, Size: 10}}
+	full.Linux.GIDMappings = full.Linux.UIDMappings
+	full.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}}
+	full.Mounts = append(full.Mounts, specs.Mount{Destination: "/i", Source: "/", Options: []string{"bind", "idmap"}})
 	full.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0-3"}
 	full.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 1}
 	full.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0-3,5", Final: "1"}
@@ -188,6 +194,9 @@ func FuzzSpec(f *testing.F) {
 		}
 		// Cgroup mounts need the container's group, which a unit test does not have.
 		spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
+		if _, err := Hooks(&spec, "id", "/bundle"); err != nil {
+			return
+		}
 		result, err := Spec(&spec, nil, "/rootfs", nil)
 		if err != nil {
 			return
@@ -196,6 +205,9 @@ func FuzzSpec(f *testing.F) {
 			if _, _, err := CPUAffinity(spec.Process.ExecCPUAffinity); err != nil {
 				return
 			}
+		}
+		if _, err := json.Marshal(result.Birth); err != nil {
+			t.Fatal(err)
 		}
 		config, err := json.Marshal(result.Stage)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -205,8 +206,11 @@ func (s *stage) setUser() error {
 	if len(p.Groups) > 0 {
 		groups = unsafe.Pointer(&p.Groups[0])
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(p.Groups)), uintptr(groups), 0); errno != 0 && errno != unix.EPERM {
-		return fmt.Errorf("setgroups: %w", errno)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(p.Groups)), uintptr(groups), 0); errno != 0 {
+		// A user namespace may deny it: fatal only for who wants groups (its own it has).
+		if errno != unix.EPERM || slices.ContainsFunc(p.Groups, func(gid uint32) bool { return gid != p.GID }) {
+			return fmt.Errorf("setting additional groups: %w", errno)
+		}
 	}
 	runtime.KeepAlive(p)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(p.GID), uintptr(p.GID), uintptr(p.GID)); errno != 0 {
