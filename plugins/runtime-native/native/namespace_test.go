@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -254,19 +255,21 @@ func TestIDMappedRootFilesystem(t *testing.T) {
 // TestAUserNamespaceThatDeniesGroups joins one made without privileges.
 func TestAUserNamespaceThatDeniesGroups(t *testing.T) {
 	t.Parallel()
-	holder := newBox(t, "exec busybox unshare -U -r busybox sleep 600")
-	p := holder.start()
-	waitFor(t, "the namespace", func() bool {
-		body, err := os.ReadFile(fmt.Sprintf("/proc/%d/gid_map", p.PID))
-		return err == nil && strings.HasSuffix(strings.TrimSpace(string(body)), " 1")
-	})
 	b := newBox(t, "busybox cat /proc/self/setgroups; busybox id -u")
-	b.join(specs.UserNamespace, p.PID, "user")
+	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+	holder, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "600"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER, UidMappings: one, GidMappings: one, GidMappingsEnableSetgroups: false,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Kill(holder, unix.SIGKILL) })
+	b.join(specs.UserNamespace, holder, "user")
 	b.spec.Process.User.AdditionalGids = []uint32{0}
 	b.prints("deny\n0")
 
 	b = newBox(t, "")
-	b.join(specs.UserNamespace, p.PID, "user")
+	b.join(specs.UserNamespace, holder, "user")
 	b.spec.Process.User.AdditionalGids = []uint32{0, 7}
 	b.fails("setting additional groups")
 }

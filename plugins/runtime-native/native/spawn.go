@@ -41,6 +41,9 @@ type thread struct {
 	done     chan struct{}
 }
 
+// aboveMonitors is a descriptor that no monitor is given one at.
+const aboveMonitors = 16
+
 // newSpawner makes the monitor's executable unwritable for whoever reaches it
 // through /proc/<pid>/exe from inside a container: it is started from a detached
 // read-only clone of the mount it is on.
@@ -52,6 +55,13 @@ func newSpawner(program string) (*spawner, error) {
 	dir, err := unix.OpenTree(unix.AT_FDCWD, filepath.Dir(program), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("cloning the mount of %s: %w", program, err)
+	}
+	// Above the numbers of a monitor's own descriptors: it is executed through this.
+	low := dir
+	dir, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, aboveMonitors)
+	_ = unix.Close(low)
+	if err != nil {
+		return nil, err
 	}
 	if err := unix.MountSetattr(dir, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		_ = unix.Close(dir)
