@@ -43,7 +43,7 @@ cp -a bin $tree/davit/
 cp -a $work/kernel/lib/modules $tree/usr/lib/
 CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
 cp -a test $tree/davit/
-packages="plugins/runtime-native/cgroup plugins/runtime-native/native plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns sdk/monitor/sandbox"
+packages="plugins/runtime-native/cgroup plugins/runtime-native/native sdk/monitor/fork plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns sdk/monitor/sandbox"
 if [ "${1:-}" = -unit ]; then
 	shift
 	packages="$*"
