@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -41,9 +40,6 @@ type thread struct {
 	done     chan struct{}
 }
 
-// aboveMonitors is a descriptor that no monitor is given one at.
-const aboveMonitors = 16
-
 // newSpawner makes the monitor's executable unwritable for whoever reaches it
 // through /proc/<pid>/exe from inside a container: it is started from a detached
 // read-only clone of the mount it is on.
@@ -56,20 +52,15 @@ func newSpawner(program string) (*spawner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cloning the mount of %s: %w", program, err)
 	}
-	// Above the numbers of a monitor's own descriptors: it is executed through this.
-	low := dir
-	dir, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, aboveMonitors)
-	_ = unix.Close(low)
-	if err != nil {
-		return nil, err
-	}
 	if err := unix.MountSetattr(dir, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		_ = unix.Close(dir)
 		return nil, fmt.Errorf("making the clone of %s read-only: %w", program, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &spawner{
-		executable: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + filepath.Base(program),
+		// This process's descriptor, not the child's: package syscall moves descriptors
+		// in a child before execve, over any that it is not told of.
+		executable: fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), dir, filepath.Base(program)),
 		directory:  os.NewFile(uintptr(dir), "monitor's directory"),
 		threads:    map[string]*thread{}, children: map[int]chan<- unix.WaitStatus{}, reaping: make(chan struct{}), stop: stop,
 	}
