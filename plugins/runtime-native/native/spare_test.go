@@ -30,13 +30,21 @@ func init() {
 		os.Exit(0)
 	}
 	if config.ID == "mute" {
-		select {}
+		sleepOn()
 	}
 	if config.ID == "dies" {
 		os.Exit(3)
 	}
 	_ = monitor.WriteMessage(control, monitor.Response{State: monitor.StateCreated, PID: os.Getpid()})
-	select {}
+	sleepOn()
+}
+
+// sleepOn never returns. An empty select would: Go's runtime ends a program
+// whose goroutines all wait for nothing.
+func sleepOn() {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 func testSpawner(t *testing.T) (s *spawner, cgroupPath string) {
@@ -101,9 +109,16 @@ func TestTheNextMonitorWaitsReady(t *testing.T) {
 		t.Errorf("the waiting monitor was %d, the container's is %d", spare, second)
 	}
 	next := waitingPID(t, s)
-	line, err := os.ReadFile("/proc/" + strconv.Itoa(next) + "/cmdline")
-	if err != nil || !bytes.Contains(line, []byte(supervise.Untitled)) {
-		t.Errorf("a waiting monitor's command line is %q, %v", line, err)
+	// execve has happened, but the arguments are in place a little later.
+	var line []byte
+	for deadline := time.Now().Add(20 * time.Second); len(line) == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var err error
+		if line, err = os.ReadFile("/proc/" + strconv.Itoa(next) + "/cmdline"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Contains(line, []byte(supervise.Untitled)) {
+		t.Errorf("a waiting monitor's command line is %q", line)
 	}
 	s.close()
 	ends(t, next)
