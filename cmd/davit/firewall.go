@@ -22,11 +22,17 @@ type chain struct {
 // stand in the way: what one chain drops, no other can let through.
 func checkFirewall(context.Context, *app) []finding {
 	var list []finding
+	firewalld := false
 	chains, err := listChains()
 	if err != nil {
 		return nil // checkNftables says why
 	}
 	for _, c := range chains {
+		if c.table == "firewalld" && !firewalld {
+			firewalld = true
+			list = append(list, finding{"forwarding", "firewalld rejects packets of interfaces that are in none of its zones", doubtful,
+				"firewall-cmd --permanent --zone=trusted --add-interface=davit0 (and other networks' bridges), then firewall-cmd --reload"})
+		}
 		switch {
 		case c.name == "published-open":
 			list = append(list, finding{"published ports", "open to other hosts, past the host's input rules (table " + c.table + ")", good, ""})

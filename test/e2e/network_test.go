@@ -128,6 +128,7 @@ func TestIPv6Networks(t *testing.T) {
 		c.ok("run", "--rm", "--network", dual, "busybox", "sh", "-c", fmt.Sprintf("wget -q -O - http://[fd00:%x:1::2]/ && ! wget -q -T 2 -O - http://[fd00:%x:1::3]/", id, id))
 		c.equal(c.ok("run", "--rm", "--network", dual, "busybox", "wget", "-q", "-O", "-", "http://"+c.own("web")+"/"), "page")
 		c.equal(c.ok("run", "--rm", "--network", dual, "busybox", "wget", "-q", "-O", "-", fmt.Sprintf("http://[fd00:%x:1::1]:%s/", id, port)), "page")
+		c.equal(c.ok("run", "--rm", "--network", dual, "--add-host", "me:host-gateway", "busybox", "sh", "-c", "grep -c 'me$' /etc/hosts"), "2")
 		c.contains(c.ok("exec", c.own("web"), "nslookup", "-type=aaaa", c.own("web")), fmt.Sprintf("fd00:%x:1::2", id))
 		c.contains(c.ok("run", "--rm", "--network", dual, "--ip6", fmt.Sprintf("fd00:%x:1::77", id), "busybox", "ip", "-6", "addr", "show", "eth0"), fmt.Sprintf("fd00:%x:1::77/64", id))
 		c.fails(125, "Address already in use", "run", "--rm", "--network", dual, "--ip6", fmt.Sprintf("fd00:%x:1::2", id), "busybox", "true")

@@ -141,13 +141,8 @@ func (d *Driver) restore() error {
 			if d.ports.holds(e.EndpointID) {
 				continue
 			}
-			for _, p := range e.Ports {
-				if p.HostPort == 0 { // routed
-					continue
-				}
-				if err := d.ports.hold(targetOf(s, e), p); err != nil {
-					d.log.Warn("a published port was taken while the driver was away", "endpoint", e.EndpointID, "error", err)
-				}
+			if err := d.hold(s, e); err != nil {
+				d.log.Warn("a published port was taken while the driver was away", "endpoint", e.EndpointID, "error", err)
 			}
 		}
 	}

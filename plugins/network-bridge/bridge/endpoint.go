@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -173,23 +174,35 @@ func (d *Driver) UpdatePorts(_ context.Context, networkID, endpointID string, po
 	if s.Internal {
 		ports = nil
 	}
-	if err := d.firewall.removePorts(s, old); err != nil {
-		return nil, err
-	}
+	// Held ports first: the new ones may be the old ones, so those go before.
 	d.ports.release(endpointID)
 	changed := old
-	published, err := d.ports.publish(targetOf(s, old), ports)
-	if err == nil {
-		changed.Ports = published
-	} else if _, restored := d.ports.publish(targetOf(s, old), old.Ports); restored != nil {
-		err = errors.Join(err, restored)
+	if changed.Ports, err = d.ports.publish(targetOf(s, old), ports); err == nil {
+		s.endpoints[endpointID] = changed
+		err = errors.Join(d.firewall.replacePorts(d.networks, s, changed, old.Ports), d.files.saveEndpoint(changed))
 	}
-	s.endpoints[endpointID] = changed
-	if failed := errors.Join(d.firewall.addPorts(d.networks, s, changed), d.files.saveEndpoint(changed)); failed != nil {
-		return nil, failed
+	if err != nil {
+		s.endpoints[endpointID] = old
+		d.ports.release(endpointID)
+		if undone := errors.Join(d.hold(s, old), d.firewall.rebuild(d.networks), d.files.saveEndpoint(old)); undone != nil {
+			d.log.Error("giving ports back", "endpoint", endpointID, "error", undone)
+		}
+		return nil, err
 	}
-	d.forgetFlows(append(old.Ports, changed.Ports...))
-	return published, err
+	d.forgetFlows(slices.Concat(old.Ports, changed.Ports))
+	return changed.Ports, nil
+}
+
+// hold takes the host ports of an endpoint that was there before; the caller
+// holds mu.
+func (d *Driver) hold(s *netState, e network.Endpoint) error {
+	var errs []error
+	for _, p := range e.Ports {
+		if p.HostPort != 0 { // 0: routed
+			errs = append(errs, d.ports.hold(targetOf(s, e), p))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // SetGateway implements network.Driver.
@@ -223,8 +236,9 @@ func (d *Driver) SetGateway(_ context.Context, networkID, endpointID string, ipv
 // on sending those it knows to where it sent them before, for as long as their
 // senders do not pause. Connections of TCP and SCTP end by themselves.
 func (d *Driver) forgetFlows(ports []network.Port) {
+	filters := map[netlink.InetFamily][]netlink.CustomConntrackFilter{}
 	for _, p := range ports {
-		if p.Proto != "udp" {
+		if p.Proto != "udp" || p.HostPort == 0 {
 			continue
 		}
 		family := netlink.InetFamily(unix.AF_INET)
@@ -232,12 +246,13 @@ func (d *Driver) forgetFlows(ports []network.Port) {
 			family = unix.AF_INET6
 		}
 		filter := &netlink.ConntrackFilter{}
-		err := errors.Join(filter.AddProtocol(unix.IPPROTO_UDP), filter.AddPort(netlink.ConntrackOrigDstPort, p.HostPort))
-		if err == nil {
-			_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
+		if errors.Join(filter.AddProtocol(unix.IPPROTO_UDP), filter.AddPort(netlink.ConntrackOrigDstPort, p.HostPort)) == nil {
+			filters[family] = append(filters[family], filter)
 		}
-		if err != nil {
-			d.log.Warn("flows to a published port may go on to where they went before", "port", p.HostPort, "error", err)
+	}
+	for family, any := range filters {
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, any...); err != nil {
+			d.log.Warn("flows to published ports may go on to where they went before", "error", err)
 		}
 	}
 }

@@ -235,6 +235,24 @@ func (f *firewall) removePorts(s *netState, e network.Endpoint) error {
 	return err
 }
 
+// replacePorts withdraws the ports of before and publishes those of e, which the
+// networks have already, at once: what is in both is never closed.
+func (f *firewall) replacePorts(networks map[string]*netState, s *netState, e network.Endpoint, before []network.Port) error {
+	if len(before) == 0 && len(e.Ports) == 0 {
+		return nil
+	}
+	err := f.commit("changing ports", func(c *nftables.Conn) error {
+		if err := f.change(c.SetDeleteElements, s, e, before); err != nil {
+			return err
+		}
+		return f.change(c.SetAddElements, s, e, e.Ports)
+	})
+	if isGone(err) {
+		return f.rebuild(networks)
+	}
+	return err
+}
+
 // netlinkPort is the kernel's name for the socket: what the socket asked for is
 // announced to others under it.
 func netlinkPort(c *netlink.Conn) (port uint32, err error) {

@@ -229,6 +229,38 @@ func TestUpdatePorts(t *testing.T) {
 	}
 }
 
+// Ports that stay are open all the time.
+func TestUpdatePortsClosesNothingThatStays(t *testing.T) {
+	l := newLab(t)
+	l.network("n", nil)
+	e := l.container("n", "web", func(a *network.Attachment) { a.Ports = []network.Port{tcp(80, 8080)} })
+	l.serve(e.Netns, "web", 80)
+	done, failed := make(chan bool), make(chan string, 1)
+	go func() {
+		defer close(failed)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if got := l.ask(l.lan, "tcp", host4, 8080); got == "refused" {
+				failed <- got
+				return
+			}
+		}
+	}()
+	for i := range 100 {
+		if _, err := l.UpdatePorts(t.Context(), "n", "web", []network.Port{tcp(80, 8080), tcp(80, uint16(9000+i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	if got, ok := <-failed; ok {
+		t.Errorf("a port that stays was closed meanwhile: %q", got)
+	}
+}
+
 // A sender that does not pause keeps its flow, and its flow the way it went.
 func TestFlowsFollowTheirPort(t *testing.T) {
 	l := newLab(t)
