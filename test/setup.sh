@@ -10,7 +10,13 @@ want() { # want COMMAND-OR-PATH PACKAGE REASON
 missing=()
 case "${1:-}" in
 demo) ;;
-race) want gcc gcc "the race detector needs cgo" ;;
+race)
+	want gcc gcc "the race detector needs cgo"
+	want nft nftables "looks at, and flushes, the rules that network-bridge makes"
+	want ip iproute2 "makes other hosts for the tests of network-bridge"
+	want curl curl "a real client of published ports"
+	want sysctl procps "reads the kernel parameters of interfaces"
+	;;
 test)
 	want docker docker-cli "the unmodified docker client drives davit in the end-to-end tests"
 	want busybox busybox-static "a real static userland for test images"
@@ -22,6 +28,9 @@ test)
 	want podman podman "runs containers with davit-oci in the place of runc"
 	want ps procps "docker top asks for ps's columns"
 	want mkfs.ext4 e2fsprogs "a small filesystem for the disk-full tests"
+	want nft nftables "looks at, and flushes, the rules that network-bridge makes"
+	want ip iproute2 "makes other hosts for the tests of network-bridge"
+	want curl curl "a real client of published ports"
 	;;
 vm)
 	want qemu-system-x86_64 qemu-system-x86 "runs the tests on a kernel with cgroup v2"

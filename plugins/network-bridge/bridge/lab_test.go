@@ -304,8 +304,15 @@ func (l *lab) serveHTTP(ns string, port int) {
 	l.Cleanup(func() { _ = server.Close() })
 }
 
-// wait bounds what must not answer, and, many times over, what must.
-const wait = 250 * time.Millisecond
+// wait bounds what must not answer, and, many times over, what must. Emulated
+// machines need several times as long (DAVIT_TEST_PATIENCE).
+var wait = func() time.Duration {
+	factor, err := strconv.Atoi(os.Getenv("DAVIT_TEST_PATIENCE"))
+	if err != nil || factor < 1 {
+		factor = 1
+	}
+	return time.Duration(factor) * 250 * time.Millisecond
+}()
 
 // ask calls a server and answers "CLIENT to SERVER" as the server sees it, or
 // what went wrong: "timeout" or "refused".
