@@ -66,27 +66,43 @@ func (u *unified) enable() error {
 		return err
 	}
 	wanted := slices.DeleteFunc(slices.Clone(controllers), func(c string) bool { return !slices.Contains(available, c) })
-	dir, parts := mountpoint, strings.Split(strings.TrimPrefix(u.path, "/"), "/")
-	if have, err := words(filepath.Join(u.group(), "cgroup.controllers")); err != nil || missing(wanted, have) == "" {
+	parent := filepath.Dir(u.group())
+	have, err := words(filepath.Join(u.group(), "cgroup.controllers"))
+	if err != nil {
 		return err
 	}
-	for _, part := range parts {
-		file := filepath.Join(dir, "cgroup.subtree_control")
-		have, err := words(file)
+	if missing(wanted, have) == "" {
+		// Somebody else may be handing them down just now. The files are there when the
+		// kernel has answered a write that changes nothing.
+		return handDown(parent, missing(wanted, nil))
+	}
+	dir := mountpoint
+	for _, part := range strings.Split(strings.TrimPrefix(u.path, "/"), "/") {
+		have, err := words(filepath.Join(dir, "cgroup.subtree_control"))
 		if err != nil {
 			return err
 		}
-		if value := missing(wanted, have); value != "" {
-			if err := writeFile(file, value); err != nil {
-				if errors.Is(err, unix.EBUSY) {
-					return fmt.Errorf("cgroup %s has processes of its own and cannot have controllers for groups below it: %w: %w", strings.TrimPrefix(dir, mountpoint), err, errdefs.ErrFailedPrecondition)
-				}
-				return err
-			}
+		if dir == parent {
+			have = nil
+		}
+		if err := handDown(dir, missing(wanted, have)); err != nil {
+			return err
 		}
 		dir = filepath.Join(dir, part)
 	}
 	return nil
+}
+
+// handDown enables controllers for the groups below a directory.
+func handDown(dir, list string) error {
+	if list == "" {
+		return nil
+	}
+	err := writeFile(filepath.Join(dir, "cgroup.subtree_control"), list)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("cgroup %s has processes of its own and cannot have controllers for groups below it: %w: %w", strings.TrimPrefix(dir, mountpoint), err, errdefs.ErrFailedPrecondition)
+	}
+	return err
 }
 
 // missing words the controllers to enable, empty if there are all.
