@@ -40,6 +40,9 @@ type thread struct {
 	done     chan struct{}
 }
 
+// aboveOwn is more than the descriptors a monitor is started with.
+const aboveOwn = 16
+
 // newSpawner makes the monitor's executable unwritable for whoever reaches it
 // through /proc/<pid>/exe from inside a container: it is started from a detached
 // read-only clone of the mount it is on.
@@ -48,9 +51,16 @@ func newSpawner(program string) (*spawner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("monitor program: %w", err)
 	}
-	dir, err := unix.OpenTree(unix.AT_FDCWD, filepath.Dir(program), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	clone, err := unix.OpenTree(unix.AT_FDCWD, filepath.Dir(program), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("cloning the mount of %s: %w", program, err)
+	}
+	// Above the numbers of a monitor's own descriptors: those are in their place when
+	// the program is looked up.
+	dir, err := unix.FcntlInt(uintptr(clone), unix.F_DUPFD_CLOEXEC, aboveOwn)
+	_ = unix.Close(clone)
+	if err != nil {
+		return nil, fmt.Errorf("moving the clone of %s: %w", program, err)
 	}
 	if err := unix.MountSetattr(dir, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		_ = unix.Close(dir)
