@@ -44,7 +44,7 @@ func TestStatsAreWhatTheFilesSay(t *testing.T) {
 		Memory: &specs.LinuxMemory{Limit: ptr(int64(128 << 20))},
 	})
 	mark := t.TempDir() + "/done"
-	sleeper(t, g, "dd if=/dev/zero of="+disk+" bs=1M count=4 conv=fsync 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; : > "+mark+"; sleep 100 & sleep 100")
+	sleeper(t, g, "dd if=/dev/zero of="+disk+" bs=1M count=4 conv=fsync 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 100 & : > "+mark+"; sleep 100")
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		if _, err := os.Stat(mark); err == nil {
 			break
