@@ -136,6 +136,7 @@ func TestBadBundles(t *testing.T) {
 	r.refuse(1, "ociVersion", "create", "--bundle", r.bundle(forever, func(s *specs.Spec) { s.Version = "7.0.0" }), id)
 	r.refuse(1, "cannot allocate tty", "create", "--bundle", r.bundle(forever, func(s *specs.Spec) { s.Process.Terminal = true }), id)
 	r.refuse(1, "cannot use console socket", "create", "--console-socket", "/nowhere", "--bundle", r.bundle(forever), id)
+	r.refuse(1, "--no-pivot is not supported", "create", "--no-pivot", "--bundle", r.bundle(forever), id)
 	for _, bad := range []string{"a/b", "..", "", "ä", strings.Repeat("x", 300)} {
 		if got := r.run("create", "--bundle", r.bundle(forever), bad); got.code != 1 {
 			t.Errorf("ID %q: %+v", bad, got)

@@ -133,7 +133,8 @@ func addOption(m *sandbox.Mount, option string) error {
 	case option == "bind", option == "rbind", option == "remount", slices.Contains(ignored, option):
 	case option == "":
 		return fmt.Errorf("an option of the mount of %s is empty: %w", m.Target, errdefs.ErrInvalidArgument)
-	case m.Type == "bind" && slices.Contains(superblock, option):
+	case m.Type == "bind" && (slices.Contains(superblock, option) || strings.Contains(option, "=")):
+		// A filesystem's, and the filesystem is there already.
 	case m.Type == "bind":
 		return fmt.Errorf("mount option %q of %s is not supported for a bind mount: %w", option, m.Target, errdefs.ErrInvalidArgument)
 	default:

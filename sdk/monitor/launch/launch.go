@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,9 @@ type Stage struct {
 	// Init is a pidfd of the container's init that an exec gets as sandbox.PidFD; 0
 	// for none.
 	Init int
+	// Executable is a descriptor of the program that is the stage; 0 for the running
+	// one, if that cannot be written to by a container.
+	Executable int
 	// StartSocket listens for the order to execute after [Child.Leave]; 0 for none.
 	StartSocket int
 	// Extra are descriptors for the program, from 3 on; the Config counts them.
@@ -166,9 +170,7 @@ func (s Stage) fork(files []uintptr) (int, error) {
 			return 0, fmt.Errorf("joining cgroup: %w", err)
 		}
 	}
-	// The running executable: it was started from a read-only mount, so that nothing
-	// inside a container can write to it.
-	executable, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	executable, err := s.openExecutable(files)
 	if err != nil {
 		return 0, err
 	}
@@ -206,11 +208,34 @@ func (s Stage) fork(files []uintptr) (int, error) {
 	if s.delivered() {
 		return s.deliver(files, enter, executable, cgroup)
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{s.Name}, attr)
+	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(executable), []string{s.Name}, attr)
 	if err != nil {
 		return 0, fmt.Errorf("cloning: %w", err)
 	}
 	return pid, nil
+}
+
+// openExecutable answers a descriptor of the stage's program that is out of the
+// way of those the child gets, and of those it is shuffled through.
+func (s *Stage) openExecutable(files []uintptr) (int, error) {
+	above := 3 * len(files)
+	for _, file := range files {
+		if file != ^uintptr(0) {
+			above = max(above, int(file)+2*len(files))
+		}
+	}
+	source := s.Executable
+	if source == 0 {
+		// The running one: it was started from a read-only mount, so that nothing inside
+		// a container can write to it.
+		fd, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		source = fd
+	}
+	return unix.FcntlInt(uintptr(source), unix.F_DUPFD_CLOEXEC, above)
 }
 
 func writeZero(path string) error {

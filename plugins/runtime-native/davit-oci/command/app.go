@@ -46,6 +46,7 @@ func commands() []command {
 		{"resume", "CONTAINER", "let the processes of a paused container go on", false, resume},
 		{"update", "CONTAINER", "change the limits of a container", false, update},
 		{"events", "CONTAINER", "print what a container uses", false, events},
+		{"features", "", "print what this runtime can do", false, showFeatures},
 		{"spec", "", "write a config.json to start from", false, spec},
 	}
 }

@@ -27,11 +27,11 @@ func events(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		}
 		out := json.NewEncoder(a.out)
 		s, err := a.Stats(id)
-		if err != nil || *once {
-			if err == nil {
-				err = out.Encode(event{"stats", id, convertStats(s)})
-			}
+		if err != nil {
 			return 1, err
+		}
+		if *once {
+			return 0, out.Encode(event{"stats", id, convertStats(s)})
 		}
 		return 0, a.Watch(id, *interval, container.Watcher{
 			Stats: func(s runtime.Stats) error { return out.Encode(event{"stats", id, convertStats(s)}) },

@@ -58,6 +58,12 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.NoPivot {
+		return nil, errors.New("--no-pivot is not supported: the root filesystem must allow pivot_root")
+	}
+	if o.ListenFDs > 0 { // sd_listen_fds(3)
+		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(o.ListenFDs), "LISTEN_PID=1")
+	}
 	if err := checkConsole(spec.Process.Terminal, o.Detach, o.ConsoleSocket); err != nil {
 		return nil, err
 	}
@@ -69,13 +75,17 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Undoing a creation kills what is in its cgroup: it must not be somebody else's.
-	if err := cgroup.Vacant(path); err != nil {
-		return nil, err
-	}
-	dir, err := r.Root.Create(o.ID, path, discard)
+	dir, err := r.Root.Create(o.ID, discard)
 	if err != nil {
 		return nil, err
+	}
+	// Undoing a creation kills what is in its cgroup: it must not be somebody else's.
+	if err = cgroup.Vacant(path); err == nil {
+		err = dir.Intend(path)
+	}
+	if err != nil {
+		defer dir.Close()
+		return nil, errors.Join(err, dir.Remove())
 	}
 	c := &Created{runtime: r, dir: dir, Record: &record.Record{
 		ID: o.ID, OCIVersion: spec.Version, Bundle: bundle, Rootfs: root, Annotations: spec.Annotations, Created: time.Now().UTC(),
@@ -102,7 +112,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 		defer func() { _ = socket.Close() }()
 		stage.StartSocket = int(socket.Fd())
 	}
-	if c.child, err = stage.Start(); err != nil {
+	if c.child, err = clone(stage); err != nil {
 		return nil, named(err)
 	}
 	terminal, err := c.child.WaitReady()
@@ -202,6 +212,22 @@ func namespaces(spec *specs.Spec) int {
 		}
 	}
 	return join
+}
+
+// clone starts a stage from this program as a mount shows it that nobody can
+// write through: a container that gets hold of its init's program (/proc/<pid>/exe,
+// or a script that names it) holds nothing of the host's.
+func clone(stage launch.Stage) (*launch.Child, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cloning the mount of this program: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}); err != nil {
+		return nil, fmt.Errorf("write-protecting this program: %w", err)
+	}
+	stage.Executable = fd
+	return stage.Start()
 }
 
 // membership says how a process gets into the group.

@@ -67,7 +67,7 @@ func (r *Runtime) Exec(o Exec) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	child, err := stage.Start()
+	child, err := clone(stage)
 	if err != nil && !alive(c.PID, c.StartTime) {
 		return -1, ErrExecStopped
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 
@@ -10,14 +11,21 @@ import (
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/console"
 )
 
+// forwarded are the signals that a foreground command hands on to the container.
+// Each costs the Go runtime some switches between threads, so it is not all.
+var forwarded = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP}
+
 // attend waits in the foreground for a child to end: it relays the terminal's
 // master, if there is one, and forwards signals. It answers the exit status,
 // 128 plus the signal for a killed one.
 func attend(pid int, terminal *os.File, execute func() error) (int, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening process %d: %w", pid, err)
+	}
 	// Before the program runs: a signal that comes in between is not lost.
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	defer signal.Stop(signals)
+	signal.Notify(signals, forwarded...)
 	if err := execute(); err != nil {
 		if terminal != nil {
 			_ = terminal.Close()
@@ -26,42 +34,33 @@ func attend(pid int, terminal *os.File, execute func() error) (int, error) {
 	}
 	var relay *console.Relay
 	if terminal != nil {
-		var err error
+		signal.Notify(signals, unix.SIGWINCH)
 		if relay, err = console.NewRelay(terminal); err != nil {
 			return -1, err
 		}
 		defer relay.Close()
 	}
-	ended := make(chan unix.WaitStatus, 1)
+	// Ends with this process, which is about to end when the child has: a signal to a
+	// pidfd can reach nobody else.
 	go func() {
-		var status unix.WaitStatus
-		for {
-			_, err := unix.Wait4(pid, &status, 0, nil)
-			if err != unix.EINTR {
-				break
+		for s := range signals {
+			if s == unix.SIGWINCH {
+				relay.Resize()
+			} else {
+				_ = unix.PidfdSendSignal(pidfd, s.(unix.Signal), nil, 0)
 			}
 		}
-		ended <- status
 	}()
+	var status unix.WaitStatus
 	for {
-		select {
-		case status := <-ended:
-			if status.Signaled() {
-				return 128 + int(status.Signal()), nil
-			}
-			return status.ExitStatus(), nil
-		case s := <-signals:
-			switch s {
-			case unix.SIGCHLD, unix.SIGURG: // ours: children, the Go scheduler
-			case unix.SIGWINCH:
-				if relay != nil {
-					relay.Resize()
-				}
-			default:
-				_ = unix.Kill(pid, s.(unix.Signal))
-			}
+		if _, err := unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
+			break
 		}
 	}
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
 }
 
 // Run creates and starts a container. Attached, it waits for its end, removes it

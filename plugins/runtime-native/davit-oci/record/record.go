@@ -92,7 +92,7 @@ func (r Root) path(id string) (string, error) {
 // Create makes the directory of a new container and locks it. What a creation
 // that was killed left is handed to undo, with the cgroup it intended, and then
 // removed.
-func (r Root) Create(id, cgroup string, undo func(cgroup string) error) (*Dir, error) {
+func (r Root) Create(id string, undo func(cgroup string) error) (*Dir, error) {
 	path, err := r.path(id)
 	if err != nil {
 		return nil, err
@@ -112,15 +112,13 @@ func (r Root) Create(id, cgroup string, undo func(cgroup string) error) (*Dir, e
 			return nil, err
 		}
 	}
-	d, err := lock(path, unix.LOCK_EX)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(path, intentName), []byte(cgroup), 0o600); err != nil {
-		d.Close()
-		return nil, errors.Join(err, os.RemoveAll(path))
-	}
-	return d, nil
+	return lock(path, unix.LOCK_EX)
+}
+
+// Intend leaves word of the cgroup that will be made, for whoever undoes the
+// creation after a crash.
+func (d *Dir) Intend(cgroup string) error {
+	return os.WriteFile(filepath.Join(d.path, intentName), []byte(cgroup), 0o600)
 }
 
 // clear removes a directory without a record whose creator is dead; any other is
