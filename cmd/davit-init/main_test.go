@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -130,36 +131,58 @@ func TestSignalsAreHandedOn(t *testing.T) {
 	}
 }
 
-// The signals that the init handles must not be what its program
-// starts with.
+// The signals that the init handles must not be what its program starts with.
+// What was ignored before, as in a background job of a shell, may be.
 func TestTheProgramStartsWithDefaultSignals(t *testing.T) {
-	cmd := initCommand(t, "grep", "^Sig[BI]", "/proc/self/status")
-	out, err := cmd.Output()
+	self, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(out)) {
-		if name, mask, _ := strings.Cut(strings.TrimSpace(line), ":\t"); strings.Trim(mask, "0") != "" {
-			t.Errorf("%s is %s", name, mask)
+	before := signalMasks(t, string(self))
+	out, err := initCommand(t, "grep", "^Sig[BI]", "/proc/self/status").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := signalMasks(t, string(out))
+	if len(after) != 2 {
+		t.Fatalf("the program says %q", out)
+	}
+	for name, mask := range after {
+		if added := mask &^ before[name]; added != 0 {
+			t.Errorf("%s has %x more than before", name, added)
 		}
 	}
+}
+
+// signalMasks are the blocked and ignored signals in a status file of proc.
+func signalMasks(t *testing.T, status string) map[string]uint64 {
+	t.Helper()
+	masks := map[string]uint64{}
+	for line := range strings.Lines(status) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		if name != "SigBlk" && name != "SigIgn" {
+			continue
+		}
+		mask, err := strconv.ParseUint(text, 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		masks[name] = mask
+	}
+	return masks
 }
 
 func TestOrphansAreCollectedAndTheInitSleeps(t *testing.T) {
 	// Each subshell leaves an orphan that ends at once.
 	cmd, _ := began(t, "for i in 1 2 3 4 5 6 7 8 9 10; do (sh -c : & :); done; echo ready; exec sleep 60")
-	children := fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid)
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		body, err := os.ReadFile(children)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(strings.Fields(string(body))) == 1 {
+		list := children(t, cmd.Process.Pid)
+		if len(list) == 1 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the init still has children besides its program: %s", body)
+			t.Fatalf("the init has children besides its program, or not even that: %v", list)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -168,6 +191,24 @@ func TestOrphansAreCollectedAndTheInitSleeps(t *testing.T) {
 	if used := ticks(t, cmd.Process.Pid) - before; used > 5 {
 		t.Errorf("an idle init used %d ticks of 10 ms within 300 ms", used)
 	}
+}
+
+// children are those of all threads of a process: each has its own.
+func children(t *testing.T, pid int) []string {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, thread := range threads {
+		body, err := os.ReadFile(thread)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) { // the thread has ended
+			t.Fatal(err)
+		}
+		list = append(list, strings.Fields(string(body))...)
+	}
+	return list
 }
 
 // ticks is the processor time that a process has used, in USER_HZ.
