@@ -203,15 +203,55 @@ func TestHooks(t *testing.T) {
 	r.refuse(1, "createRuntime", "create", "--bundle", failing, id)
 }
 
-// What the container can reach of the runtime's program is not to be written to.
-func TestTheProgramIsWriteProtected(t *testing.T) {
-	r := newRuntime(t)
-	id := r.id + "-exe"
-	r.must("create", "--bundle", r.bundle(forever), id)
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/exe", r.state(id).Pid), unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
-	if !errors.Is(err, unix.EROFS) {
-		t.Errorf("opening the stage's program for writing: %v", err)
-		_ = unix.Close(fd)
+// The stage is the monitor that is installed with the runtime, or the runtime
+// itself. What the container can reach of it is not to be written to.
+func TestTheStagesProgram(t *testing.T) {
+	built := filepath.Dir(program(t))
+	for name, monitor := range map[string]string{"beside": "bin/davit-monitor", "installed": "lib/davit/davit-monitor", "alone": ""} {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t)
+			dir := t.TempDir()
+			r.bin = filepath.Join(dir, "bin/davit-oci")
+			copyProgram(t, filepath.Join(built, "davit-oci"), r.bin)
+			want := r.bin
+			if monitor != "" {
+				want = filepath.Join(dir, monitor)
+				copyProgram(t, filepath.Join(built, "davit-monitor"), want)
+			}
+			id := r.id + "-exe"
+			r.must("create", "--bundle", r.bundle(forever), id)
+			stage := fmt.Sprintf("/proc/%d/exe", r.state(id).Pid)
+			expected, err := os.Stat(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.Stat(stage); err != nil || !os.SameFile(got, expected) {
+				t.Errorf("the stage is not %s (%v)", want, err)
+			}
+			fd, err := unix.Open(stage, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
+			if !errors.Is(err, unix.EROFS) {
+				t.Errorf("opening the stage's program for writing: %v", err)
+				_ = unix.Close(fd)
+			}
+			r.must("start", id)
+			if got := r.run("exec", id, "echo", "in"); got != (result{"in\n", "", 0}) {
+				t.Errorf("exec: %+v", got)
+			}
+		})
+	}
+}
+
+func copyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	body, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, body, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

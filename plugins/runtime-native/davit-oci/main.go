@@ -1,7 +1,7 @@
 // Davit-oci is davit's runtime as a command-line OCI runtime: Podman, Docker,
 // containerd and BuildKit can use it in the place of runc, with the same flags
 // and the same output. Started under another name it is the stage that sets a
-// container up from the inside.
+// container up from the inside, for where no davit-monitor is installed with it.
 package main
 
 import (

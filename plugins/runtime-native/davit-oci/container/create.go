@@ -214,22 +214,6 @@ func namespaces(spec *specs.Spec) int {
 	return join
 }
 
-// clone starts a stage from this program as a mount shows it that nobody can
-// write through: a container that gets hold of its init's program (/proc/<pid>/exe,
-// or a script that names it) holds nothing of the host's.
-func clone(stage launch.Stage) (*launch.Child, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("cloning the mount of this program: %w", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}); err != nil {
-		return nil, fmt.Errorf("write-protecting this program: %w", err)
-	}
-	stage.Executable = fd
-	return stage.Start()
-}
-
 // membership says how a process gets into the group.
 func membership(group *cgroup.Group) (files []string, dir string, err error) {
 	if group.Version() == 1 {
