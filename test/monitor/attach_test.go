@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
@@ -125,12 +126,50 @@ func TestAClientThatDoesNotReadHoldsNobodyUp(t *testing.T) {
 // TestASlowClientLosesNothing reads slowly, but it reads.
 func TestASlowClientLosesNothing(t *testing.T) {
 	const size = 12 << 20
-	m := start(t, options{args: []string{"/bin/sh", "-c", "head -c " + strconv.Itoa(size) + " /dev/zero"}, streams: monitor.Streams{Patience: 2000}})
+	m := start(t, options{args: []string{"/bin/sh", "-c", "head -c " + strconv.Itoa(size) + " /dev/zero"}, streams: monitor.Streams{Patience: 60000}})
 	stream := m.attach(monitor.AttachOptions{Stdout: true})
 	m.run()
 	got, err := frames(reluctant{stream})
 	if err != nil || len(got[1]) != size || len(got) != 1 {
 		t.Errorf("%d bytes, %q, %v", len(got[1]), got[3], err)
+	}
+}
+
+// TestTheOnlyClientGetsEveryByte reads output that nobody else gets, which the
+// monitor passes on unread, in bursts and with pauses.
+func TestTheOnlyClientGetsEveryByte(t *testing.T) {
+	const lines = 500000
+	m := start(t, options{args: []string{"/bin/sh", "-c", "seq 1 250000; sleep 0.6; seq 250001 500000; echo end >&2"}, streams: monitor.Streams{Patience: 20000}})
+	stream := m.attach(monitor.AttachOptions{Stdout: true, Stderr: true})
+	m.run()
+	got, err := frames(stream)
+	var want bytes.Buffer
+	for i := 1; i <= lines; i++ {
+		want.WriteString(strconv.Itoa(i) + "\n")
+	}
+	if err != nil || !bytes.Equal(got[1], want.Bytes()) || string(got[2]) != "end\n" || len(got) != 2 {
+		t.Errorf("%d bytes of %d, %q, %q, %v", len(got[1]), want.Len(), got[2], got[3], err)
+	}
+}
+
+// TestTheOnlyClientStopsReading is detached between two frames, and the process
+// ends.
+func TestTheOnlyClientStopsReading(t *testing.T) {
+	const size = 24 << 20
+	m := start(t, options{args: []string{"/bin/sh", "-c", "seq -w 1 10000000 | head -c " + strconv.Itoa(size)}, streams: monitor.Streams{Patience: 200}})
+	stream := m.attach(monitor.AttachOptions{Stdout: true})
+	m.run()
+	eventually(t, func() error { return m.recorded(0) })
+	got, err := frames(stream)
+	var want bytes.Buffer
+	for i := 1; want.Len() < len(got[1]); i++ {
+		_, _ = fmt.Fprintf(&want, "%08d\n", i)
+	}
+	if err != nil || len(got[1]) < 1<<20 || len(got[1]) >= size || !bytes.HasPrefix(want.Bytes(), got[1]) {
+		t.Errorf("the client has %d bytes, %v", len(got[1]), err)
+	}
+	if !strings.Contains(string(got[3]), "too slowly") {
+		t.Errorf("it was told %q", got[3])
 	}
 }
 

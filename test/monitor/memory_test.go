@@ -16,6 +16,10 @@ import (
 // there are two here.
 const mostPrivate = 1536
 
+// collected is what Go's collector keeps for itself once it has run, as it does
+// after a burst of output.
+const collected = 256
+
 // TestAnIdleMonitorIsSmall measures monitors whose program has been started: one
 // that only watches, and one that had work to do, twenty megabytes of output to
 // the log and to a client that stays.
@@ -37,15 +41,18 @@ func TestAnIdleMonitorIsSmall(t *testing.T) {
 		return nil
 	})
 	for name, m := range map[string]*instance{"idle": idle, "after work": busy} {
-		kib := 0
+		kib, most := 0, mostPrivate
+		if m == busy {
+			most += collected
+		}
 		for deadline := time.Now().Add(private.Patience(5 * time.Second)); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			if kib = privateMemory(t, m.cmd.Pid); kib <= mostPrivate {
+			if kib = privateMemory(t, m.cmd.Pid); kib <= most {
 				break
 			}
 		}
 		t.Logf("%s: %d KiB", name, kib)
-		if kib > mostPrivate {
-			t.Errorf("%s: the monitor has %d KiB for itself, at most %d are allowed\n%s", name, kib, mostPrivate, m.complaints())
+		if kib > most {
+			t.Errorf("%s: the monitor has %d KiB for itself, at most %d are allowed\n%s", name, kib, most, m.complaints())
 		}
 	}
 }

@@ -75,13 +75,20 @@ func (c *client) write(p []byte) bool {
 	if err == nil {
 		return true
 	}
+	c.part(err, p[n:])
+	return false
+}
+
+// part lets a client go to whom writing failed. One that is only slow gets the
+// rest of what was begun, and is told, whenever it reads again. The caller holds
+// the lock.
+func (c *client) part(err error, rest []byte) {
 	c.cut = true
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.finish()
-		return false
+		return
 	}
-	// It gets what was already begun, and is told, whenever it reads again.
-	last := append([]byte(nil), p[n:]...)
+	last := append([]byte(nil), rest...)
 	if c.framed {
 		last = append(last, errorFrame, 0, 0, 0)
 		last = append(binary.BigEndian.AppendUint32(last, uint32(len(cutOff))), cutOff...)
@@ -91,7 +98,6 @@ func (c *client) write(p []byte) bool {
 		_ = c.conn.SetWriteDeadline(time.Time{})
 		_, _ = c.conn.Write(last)
 	})
-	return false
 }
 
 // finish ends the stream to the client.

@@ -24,8 +24,15 @@ func (s *streams) pump(r *os.File, name string, frame byte) {
 	}()
 	split := &splitter{log: s.log, stream: name}
 	var targets []*client
+	var flowing bool
 	buffer := make([]byte, headerSize+least)
 	for {
+		if len(buffer) > headerSize+least {
+			targets = s.targets(targets[:0], frame)
+			if flowing = s.forward(r, frame, targets, flowing); flowing {
+				continue
+			}
+		}
 		n, err := r.Read(buffer[headerSize:])
 		if n > 0 {
 			split.write(buffer[headerSize:headerSize+n], time.Now())
