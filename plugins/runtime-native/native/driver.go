@@ -108,7 +108,23 @@ func (d *Driver) undo(ctx context.Context, id string) error {
 	if err := d.removeClass(id); err != nil {
 		return err
 	}
-	return os.RemoveAll(d.dir(id))
+	return removeBusy(ctx, d.dir(id))
+}
+
+// removeBusy removes a directory in which a monitor that is ending may still make
+// files.
+func removeBusy(ctx context.Context, dir string) error {
+	for {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
 }
 
 // Create implements runtime.Driver.

@@ -13,7 +13,7 @@ import (
 // note is a hook that appends to a file of the test: its name, its root's
 // busybox, its hostname, argument and environment, and keeps the state it is told.
 func note(b *box, name, dir string) specs.Hook {
-	script := `[ -d /davit ] && where=container || where=runtime; { echo "` + name + ` $where $(cat /proc/sys/kernel/hostname) $1 $V"; } >>` + dir + `/order; cat >` + dir + `/` + name + `.json`
+	script := `[ -d /container ] && where=container || where=runtime; { echo "` + name + ` $where $(cat /proc/sys/kernel/hostname) $1 $V"; } >>` + dir + `/order; cat >` + dir + `/` + name + `.json`
 	return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", script, "sh", "arg"}, Env: []string{"PATH=/bin:/usr/bin", "V=value"}}
 }
 
@@ -21,7 +21,7 @@ func TestHooks(t *testing.T) {
 	t.Parallel()
 	// cat for the hook that runs below the container's root.
 	b := newBox(t, "echo program >>/out/order; exec busybox sleep 600")
-	if err := os.Mkdir(filepath.Join(b.dir, "upper/davit"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(b.dir, "upper/container"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(b.dir, "upper/bin"), 0o755); err != nil {
