@@ -44,6 +44,8 @@ type Created struct {
 	dir      *record.Dir
 	child    *launch.Child
 	terminal *os.File // master, if nobody else has it
+	// forwarder is nil if the caller ends before the container.
+	forwarder *forwarder
 }
 
 // Create sets a container up to the point before its program is executed. With
@@ -115,6 +117,16 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if c.child, err = clone(stage); err != nil {
 		return nil, named(err)
 	}
+	// While the stage sets itself up, what can be done without it is.
+	if !o.Detach {
+		c.forwarder = listen()
+	}
+	c.PID = c.child.PID
+	_, c.StartTime = processStat(c.PID)
+	encoded, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
 	terminal, err := c.child.WaitReady()
 	if err != nil {
 		return nil, named(err)
@@ -125,9 +137,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if c.terminal, err = console.Hand(terminal, o.ConsoleSocket); err != nil {
 		return nil, err
 	}
-	c.PID = c.child.PID
-	_, c.StartTime = processStat(c.PID)
-	if err := dir.Save(c.Record); err != nil {
+	if err := dir.Save(encoded); err != nil {
 		return nil, err
 	}
 	return c, writePID(o.PIDFile, c.PID)

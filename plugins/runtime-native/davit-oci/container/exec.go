@@ -74,6 +74,10 @@ func (r *Runtime) Exec(o Exec) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("unable to start container process: %w", err)
 	}
+	var signals *forwarder
+	if !o.Detach {
+		signals = listen()
+	}
 	terminal, err := ready(child, o)
 	if err != nil {
 		child.Close()
@@ -84,7 +88,7 @@ func (r *Runtime) Exec(o Exec) (int, error) {
 	if o.Detach {
 		return 0, named(child.Execute())
 	}
-	return attend(child.PID, terminal, func() error { return named(child.Execute()) })
+	return signals.attend(child.PID, terminal, func() error { return named(child.Execute()) })
 }
 
 func named(err error) error {

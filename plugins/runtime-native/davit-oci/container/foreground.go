@@ -15,17 +15,34 @@ import (
 // Each costs the Go runtime some switches between threads, so it is not all.
 var forwarded = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP}
 
+// forwarder gets the signals that a foreground command hands on.
+type forwarder struct {
+	signals chan os.Signal
+	ready   chan struct{} // closed when they come
+}
+
+// listen begins to take signals, beside whatever its caller does meanwhile: to
+// start with each takes some switches between threads. Whoever does not come to
+// attend is about to end this process.
+func listen() *forwarder {
+	f := &forwarder{make(chan os.Signal, 64), make(chan struct{})}
+	go func() {
+		signal.Notify(f.signals, forwarded...)
+		close(f.ready)
+	}()
+	return f
+}
+
 // attend waits in the foreground for a child to end: it relays the terminal's
 // master, if there is one, and forwards signals. It answers the exit status,
 // 128 plus the signal for a killed one.
-func attend(pid int, terminal *os.File, execute func() error) (int, error) {
+func (f *forwarder) attend(pid int, terminal *os.File, execute func() error) (int, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return -1, fmt.Errorf("opening process %d: %w", pid, err)
 	}
 	// Before the program runs: a signal that comes in between is not lost.
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded...)
+	<-f.ready
 	if err := execute(); err != nil {
 		if terminal != nil {
 			_ = terminal.Close()
@@ -34,7 +51,7 @@ func attend(pid int, terminal *os.File, execute func() error) (int, error) {
 	}
 	var relay *console.Relay
 	if terminal != nil {
-		signal.Notify(signals, unix.SIGWINCH)
+		signal.Notify(f.signals, unix.SIGWINCH)
 		if relay, err = console.NewRelay(terminal); err != nil {
 			return -1, err
 		}
@@ -43,7 +60,7 @@ func attend(pid int, terminal *os.File, execute func() error) (int, error) {
 	// Ends with this process, which is about to end when the child has: a signal to a
 	// pidfd can reach nobody else.
 	go func() {
-		for s := range signals {
+		for s := range f.signals {
 			if s == unix.SIGWINCH {
 				relay.Resize()
 			} else {
@@ -77,7 +94,7 @@ func (r *Runtime) Run(o Create, keep bool) (int, error) {
 		c.dir.Close()
 		return 0, nil
 	}
-	status, err := attend(c.PID, c.terminal, func() error {
+	status, err := c.forwarder.attend(c.PID, c.terminal, func() error {
 		if err := c.execute(); err != nil {
 			return err
 		}

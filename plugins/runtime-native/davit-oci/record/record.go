@@ -263,13 +263,13 @@ func (d *Dir) Load() (*Record, error) {
 	return record, nil
 }
 
-// Save writes the record, whole or not at all.
-func (d *Dir) Save(record *Record) error {
-	body, err := json.Marshal(record)
-	if err != nil {
-		return err
-	}
-	return WriteFile(filepath.Join(d.path, stateName), body, 0o600)
+// Encode answers what [Dir.Save] takes. The two are apart because this takes the
+// longer, and can be done while something else is waited for.
+func (r *Record) Encode() ([]byte, error) { return json.Marshal(r) }
+
+// Save writes an encoded record, whole or not at all.
+func (d *Dir) Save(record []byte) error {
+	return WriteFile(filepath.Join(d.path, stateName), record, 0o600)
 }
 
 // Remove removes the directory; the lock ends with Close.
