@@ -1,8 +1,9 @@
 // Package cgroup gives containers their control groups: one directory on
 // cgroup v2, one in each hierarchy on v1 (also where a v2 hierarchy without
 // controllers sits beside them). It words the limits of the runtime-spec for
-// either version and writes them in as few system calls as possible; statistics
-// are those of github.com/containerd/cgroups. It never mounts anything.
+// either version, writes them in as few system calls as possible and reads the
+// statistics. It never mounts anything. Programs that live as long as one command
+// use it: what it imports must not initialize anything of size.
 package cgroup
 
 import (

@@ -1,80 +1,149 @@
 package cgroup
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"math"
 	"path/filepath"
-	"sync"
+	"strconv"
+	"strings"
 	"time"
 
-	"github.com/containerd/cgroups/v3/cgroup1"
-	v1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	"github.com/containerd/cgroups/v3/cgroup2"
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/runtime"
 )
 
-// hierarchy lists the controllers whose statistics are read.
-var hierarchy = sync.OnceValues(func() ([]cgroup1.Subsystem, error) {
-	list, err := cgroup1.Default()
-	for i, s := range list {
-		if s.Name() == cgroup1.Memory { // a kernel may count no swap
-			list[i] = cgroup1.NewMemory(mountpoint, cgroup1.OptionalSwap())
-		}
+// tick is the unit of cpuacct.stat: USER_HZ is 100 on every architecture of Linux
+// that Go knows.
+const tick = uint64(time.Second / 100)
+
+// reader reads the files of statistics. A kernel may be built without any of them:
+// what is missing counts as zero. It keeps the first error.
+type reader struct{ err error }
+
+func (r *reader) text(path string) string {
+	body, err := readFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && r.err == nil {
+		r.err = err
 	}
-	return list, err
-})
+	return string(body)
+}
+
+// number reads a file with one number; "max" is the greatest there is.
+func (r *reader) number(path string) uint64 {
+	text := strings.TrimSpace(r.text(path))
+	switch text {
+	case "":
+		return 0
+	case "max":
+		return math.MaxUint64
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil && r.err == nil {
+		r.err = &fs.PathError{Op: "parse", Path: path, Err: err}
+	}
+	return n
+}
+
+// keyed reads a file of lines "key number"; nil for an empty one.
+func (r *reader) keyed(path string) map[string]uint64 {
+	body := r.text(path)
+	if body == "" {
+		return nil
+	}
+	return parseKeyed(body)
+}
 
 func (l *legacy) stats() (runtime.Stats, error) {
 	var s runtime.Stats
-	group, err := cgroup1.Load(cgroup1.StaticPath(l.path), cgroup1.WithHierarchy(hierarchy))
-	if err != nil {
-		return s, err
+	if len(l.dirs()) == 0 {
+		return s, fs.ErrNotExist
 	}
-	m, err := group.Stat(cgroup1.IgnoreNotExist)
-	if err != nil {
-		return s, err
+	r := &reader{}
+	file := func(controller, name string) string { return filepath.Join(l.dir(controller), name) }
+	if l.dir("cpuacct") != "" {
+		s.CPU.Total = r.number(file("cpuacct", "cpuacct.usage"))
+		spent := r.keyed(file("cpuacct", "cpuacct.stat"))
+		s.CPU.User, s.CPU.System = spent["user"]*tick, spent["system"]*tick
+		for _, text := range strings.Fields(r.text(file("cpuacct", "cpuacct.usage_percpu"))) {
+			n, _ := strconv.ParseUint(text, 10, 64) // the kernel writes numbers
+			s.CPU.PerCPU = append(s.CPU.PerCPU, n)
+		}
 	}
-	if usage := m.GetCPU().GetUsage(); usage != nil {
-		s.CPU.Total, s.CPU.User, s.CPU.System, s.CPU.PerCPU = usage.Total, usage.User, usage.Kernel, usage.PerCPU
+	if l.dir("cpu") != "" {
+		throttled := r.keyed(file("cpu", "cpu.stat"))
+		s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledTime = throttled["nr_periods"], throttled["nr_throttled"], throttled["throttled_time"]
 	}
-	if t := m.GetCPU().GetThrottling(); t != nil {
-		s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledTime = t.Periods, t.ThrottledPeriods, t.ThrottledTime
+	if l.dir("memory") != "" {
+		s.Memory = runtime.MemoryStats{
+			Usage: r.number(file("memory", "memory.usage_in_bytes")), MaxUsage: r.number(file("memory", "memory.max_usage_in_bytes")),
+			Limit: hostLimit(r.number(file("memory", "memory.limit_in_bytes"))), Failures: r.number(file("memory", "memory.failcnt")),
+			Detail: r.keyed(file("memory", "memory.stat")),
+		}
 	}
-	if usage := m.GetMemory().GetUsage(); usage != nil {
-		s.Memory = runtime.MemoryStats{Usage: usage.Usage, MaxUsage: usage.Max, Limit: hostLimit(usage.Limit), Failures: usage.Failcnt}
+	if l.dir("pids") != "" {
+		s.Pids = runtime.PidsStats{Current: r.number(file("pids", "pids.current")), Limit: unlimited(r.number(file("pids", "pids.max")))}
 	}
-	s.Pids = runtime.PidsStats{Current: m.GetPids().GetCurrent(), Limit: unlimited(m.GetPids().GetLimit())}
-	s.BlkIO = blockIO(m.GetBlkio())
-	s.Memory.Detail, err = keyed(filepath.Join(l.dir("memory"), "memory.stat"))
-	return s, err
+	if l.dir("blkio") != "" {
+		// The scheduler CFQ, which kernels before 5.0 had, keeps its own.
+		for _, name := range []string{"blkio.%s_recursive", "blkio.throttle.%s_recursive", "blkio.throttle.%s"} {
+			bytes := r.text(file("blkio", fmt.Sprintf(name, "io_service_bytes")))
+			operations := r.text(file("blkio", fmt.Sprintf(name, "io_serviced")))
+			if s.BlkIO = parseBlkIO(bytes, operations); len(s.BlkIO) > 0 {
+				break
+			}
+		}
+	}
+	return s, r.err
 }
 
-// blockIO joins the bytes and the operations of each device and direction.
-func blockIO(m *v1.BlkIOStat) []runtime.BlkIOEntry {
-	type key struct {
-		major, minor uint64
-		op           string
-	}
+// parseBlkIO joins the bytes and the operations of each device and direction:
+// lines "major:minor direction number" of v1. Others, such as totals, are left
+// out.
+func parseBlkIO(bytes, operations string) []runtime.BlkIOEntry {
 	var list []runtime.BlkIOEntry
+	type key struct{ device, op string }
 	index := map[key]int{}
-	entry := func(e *v1.BlkIOEntry) *runtime.BlkIOEntry {
-		k := key{e.Major, e.Minor, e.Op}
-		i, ok := index[k]
-		if !ok {
-			i = len(list)
-			index[k] = i
-			list = append(list, runtime.BlkIOEntry{Major: e.Major, Minor: e.Minor, Op: e.Op})
+	each := func(body string, set func(e *runtime.BlkIOEntry, value uint64)) {
+		for line := range strings.Lines(body) {
+			words := strings.Fields(line)
+			if len(words) != 3 {
+				continue
+			}
+			major, minor, ok := parseDevice(words[0])
+			value, err := strconv.ParseUint(words[2], 10, 64)
+			if !ok || err != nil {
+				continue
+			}
+			k := key{words[0], words[1]}
+			i, known := index[k]
+			if !known {
+				i = len(list)
+				index[k] = i
+				list = append(list, runtime.BlkIOEntry{Major: major, Minor: minor, Op: words[1]})
+			}
+			set(&list[i], value)
 		}
-		return &list[i]
 	}
-	for _, e := range m.GetIoServiceBytesRecursive() {
-		entry(e).Bytes = e.Value
-	}
-	for _, e := range m.GetIoServicedRecursive() {
-		entry(e).IOs = e.Value
-	}
+	each(bytes, func(e *runtime.BlkIOEntry, value uint64) { e.Bytes = value })
+	each(operations, func(e *runtime.BlkIOEntry, value uint64) { e.IOs = value })
 	return list
+}
+
+// parseDevice reads "major:minor".
+func parseDevice(text string) (major, minor uint64, ok bool) {
+	first, second, ok := strings.Cut(text, ":")
+	if !ok {
+		return 0, 0, false
+	}
+	major, err := strconv.ParseUint(first, 10, 32)
+	if err != nil {
+		return 0, 0, false
+	}
+	minor, err = strconv.ParseUint(second, 10, 32)
+	return major, minor, err == nil
 }
 
 // unlimited is 0 where the kernel says the greatest number there is.
@@ -87,29 +156,48 @@ func unlimited(limit uint64) uint64 {
 
 func (u *unified) stats() (runtime.Stats, error) {
 	var s runtime.Stats
-	group, err := cgroup2.Load(u.path)
-	if err != nil {
-		return s, err
+	if len(u.dirs()) == 0 {
+		return s, fs.ErrNotExist
 	}
-	m, err := group.StatFiltered(cgroup2.StatPids | cgroup2.StatCPU | cgroup2.StatMemory | cgroup2.StatIO)
-	if err != nil {
-		return s, err
-	}
-	cpu := m.GetCPU()
+	r := &reader{}
+	file := func(name string) string { return filepath.Join(u.group(), name) }
+	cpu := r.keyed(file("cpu.stat"))
 	s.CPU = runtime.CPUStats{
-		Total: nanoseconds(cpu.GetUsageUsec()), User: nanoseconds(cpu.GetUserUsec()), System: nanoseconds(cpu.GetSystemUsec()),
-		Periods: cpu.GetNrPeriods(), ThrottledPeriods: cpu.GetNrThrottled(), ThrottledTime: nanoseconds(cpu.GetThrottledUsec()),
+		Total: nanoseconds(cpu["usage_usec"]), User: nanoseconds(cpu["user_usec"]), System: nanoseconds(cpu["system_usec"]),
+		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], ThrottledTime: nanoseconds(cpu["throttled_usec"]),
 	}
-	memory := m.GetMemory()
-	s.Memory = runtime.MemoryStats{Usage: memory.GetUsage(), MaxUsage: memory.GetMaxUsage(), Limit: hostLimit(memory.GetUsageLimit())}
-	s.Pids = runtime.PidsStats{Current: m.GetPids().GetCurrent(), Limit: unlimited(m.GetPids().GetLimit())}
-	for _, e := range m.GetIo().GetUsage() {
-		s.BlkIO = append(s.BlkIO,
-			runtime.BlkIOEntry{Major: e.Major, Minor: e.Minor, Op: "read", Bytes: e.Rbytes, IOs: e.Rios},
-			runtime.BlkIOEntry{Major: e.Major, Minor: e.Minor, Op: "write", Bytes: e.Wbytes, IOs: e.Wios})
+	s.Memory = runtime.MemoryStats{
+		Usage: r.number(file("memory.current")), MaxUsage: r.number(file("memory.peak")), Limit: hostLimit(r.number(file("memory.max"))),
+		Detail: r.keyed(file("memory.stat")),
 	}
-	s.Memory.Detail, err = keyed(filepath.Join(u.group(), "memory.stat"))
-	return s, err
+	s.Pids = runtime.PidsStats{Current: r.number(file("pids.current")), Limit: unlimited(r.number(file("pids.max")))}
+	s.BlkIO = parseIO(r.text(file("io.stat")))
+	return s, r.err
+}
+
+// parseIO reads io.stat of v2: lines "major:minor name=number...".
+func parseIO(body string) []runtime.BlkIOEntry {
+	var list []runtime.BlkIOEntry
+	for line := range strings.Lines(body) {
+		words := strings.Fields(line)
+		if len(words) < 2 {
+			continue // a device that nothing has gone to or come from
+		}
+		major, minor, ok := parseDevice(words[0])
+		if !ok {
+			continue
+		}
+		read, write := runtime.BlkIOEntry{Major: major, Minor: minor, Op: "read"}, runtime.BlkIOEntry{Major: major, Minor: minor, Op: "write"}
+		numbers := map[string]*uint64{"rbytes": &read.Bytes, "rios": &read.IOs, "wbytes": &write.Bytes, "wios": &write.IOs}
+		for _, word := range words[1:] {
+			name, text, _ := strings.Cut(word, "=")
+			if number := numbers[name]; number != nil {
+				*number, _ = strconv.ParseUint(text, 10, 64) // the kernel writes numbers
+			}
+		}
+		list = append(list, read, write)
+	}
+	return list
 }
 
 func nanoseconds(us uint64) uint64 { return us * uint64(time.Microsecond) }

@@ -304,7 +304,7 @@ func TestPressure(t *testing.T) {
 func FuzzFiles(f *testing.F) {
 	for _, seed := range []string{
 		"nr_periods 5\nnr_throttled 0\n", "cache 0\nrss 1\n", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
-		"some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n", "a *:* rwm\n", "c 1:3 rwm\nb *:* m\n",
+		"8:0 Read 4096\n8:0 Total 4096\nTotal 4096\n", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n", "a *:* rwm\n", "c 1:3 rwm\nb *:* m\n",
 		`33 30 0:29 / /sys/fs/cgroup/cpu\040x rw shared:7 - cgroup cgroup rw,cpu,cpuacct`, "11:memory:/user\n0::/\n",
 	} {
 		f.Add(seed)
@@ -331,6 +331,11 @@ func FuzzFiles(f *testing.F) {
 			}
 		}
 		_, _ = parsePressure(body)
+		for _, e := range append(parseIO(body), parseBlkIO(body, body)...) {
+			if !strings.Contains(body, ":") {
+				t.Errorf("%+v has no device", e)
+			}
+		}
 		_ = line("8:0", "none")(body)
 	})
 }
