@@ -8,9 +8,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 )
 
 // document is a spec without what other systems than Linux read of it. Package
@@ -109,25 +112,6 @@ func (r *Runtime) cgroupPath(spec *specs.Spec, id string) (string, error) {
 	return name, nil
 }
 
-// defaultDevices may be used by every container whose devices are limited at
-// all, as in runc.
-var defaultDevices = []specs.LinuxDeviceCgroup{
-	device("c", -1, -1, "m"), device("b", -1, -1, "m"),
-	device("c", 1, 3, "rwm"), device("c", 1, 5, "rwm"), device("c", 1, 7, "rwm"), device("c", 1, 8, "rwm"), device("c", 1, 9, "rwm"),
-	device("c", 5, 0, "rwm"), device("c", 5, 1, "rwm"), device("c", 5, 2, "rwm"), device("c", 136, -1, "rwm"),
-}
-
-func device(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
-	d := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
-	if major >= 0 {
-		d.Major = &major
-	}
-	if minor >= 0 {
-		d.Minor = &minor
-	}
-	return d
-}
-
 // resources are the limits of a spec with what every container may do.
 func resources(spec *specs.Spec) *specs.LinuxResources {
 	limits := specs.LinuxResources{}
@@ -135,7 +119,7 @@ func resources(spec *specs.Spec) *specs.LinuxResources {
 		limits = *spec.Linux.Resources
 	}
 	if len(limits.Devices) > 0 {
-		limits.Devices = append(limits.Devices[:len(limits.Devices):len(limits.Devices)], defaultDevices...)
+		limits.Devices = append(slices.Clone(limits.Devices), cgroup.DefaultDevices()...)
 	}
 	return &limits
 }
