@@ -72,6 +72,10 @@ func start(t testing.TB, o options) *instance {
 		t.Fatal(err)
 	}
 	defer func() { _ = null.Close() }()
+	// As the driver does: a monitor cannot give back the huge pages it starts with.
+	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	m.cmd, err = os.StartProcess(filepath.Join(bin, "davit-monitor"), []string{"davit-monitor", "test"}, &os.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []*os.File{null, null, null, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -41,16 +41,22 @@ type Driver struct {
 	events  *broadcast
 	// oomScore is the driver's own, which a container inherits whose spec names none.
 	oomScore int
+	// hugePages says that containers may have what their monitors do without.
+	hugePages bool
 }
 
 // New makes a driver that keeps its containers below run and starts the monitor
 // program.
 func New(run, monitorProgram string, log hclog.Logger) (*Driver, error) {
+	hugePages, err := withoutHugePages()
+	if err != nil {
+		return nil, err
+	}
 	spawner, err := newSpawner(monitorProgram)
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore()}
+	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore(), hugePages: hugePages}
 	d.sweep()
 	return d, nil
 }
@@ -233,6 +239,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
 	}
 	t.Stage.Process.Keyring = keyring(c.ID)
+	t.Stage.HugePages = d.hugePages
 	if unknown := translate.UnknownCapabilities(spec.Process); len(unknown) > 0 {
 		d.log.Warn("capabilities are unknown and left out", "container", c.ID, "capabilities", unknown)
 	}

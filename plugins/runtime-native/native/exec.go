@@ -73,7 +73,7 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if process.Capabilities == nil {
 		converted.Caps = template.Caps
 	}
-	stage := sandbox.Config{Process: converted, Join: sandbox.Namespaces, Seccomp: template.Seccomp}
+	stage := sandbox.Config{Process: converted, Join: sandbox.Namespaces, Seccomp: template.Seccomp, HugePages: d.hugePages}
 	birth = translate.ForExec(birth, &stage)
 	request := monitor.Request{Op: monitor.OpExec, Exec: e.ExecID}
 	if request.Process, err = json.Marshal(stage); err != nil {

@@ -85,6 +85,22 @@ func TestSessionKeyring(t *testing.T) {
 	}
 }
 
+func TestMonitorsAloneDoWithoutHugePages(t *testing.T) {
+	t.Parallel()
+	own, err := os.ReadFile("/proc/self/status") // the driver's process, which monitors inherit from
+	if err != nil || !strings.Contains(string(own), "THP_enabled:\t0\n") {
+		t.Errorf("the driver has huge pages: %v", err)
+	}
+	look := "busybox grep THP_enabled /proc/self/status"
+	b := newBox(t, look)
+	b.prints("THP_enabled:\t1")
+	b = newBox(t, "busybox sleep 600")
+	b.start()
+	if out := b.exec(look, nil); out != "THP_enabled:\t1" {
+		t.Errorf("an exec has %s", out)
+	}
+}
+
 func TestReopeningStdout(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, "echo said >/dev/stdout")

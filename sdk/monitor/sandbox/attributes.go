@@ -135,3 +135,11 @@ func (s *stage) ownStreams() error {
 	}
 	return nil
 }
+
+// allowHugePages takes back what the stage has from its monitor; execve keeps it.
+func (s *stage) allowHugePages() error {
+	if !s.HugePages {
+		return nil
+	}
+	return unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+}

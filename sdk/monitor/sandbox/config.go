@@ -33,6 +33,8 @@ type Config struct {
 	// FindFirst finds the program before the stage says that it is ready, so that a
 	// missing one is an error of creation, not of start.
 	FindFirst bool `json:"findFirst,omitempty"`
+	// HugePages allows transparent huge pages again, which the monitor does without.
+	HugePages bool `json:"hugePages,omitempty"`
 	// Extra is the number of descriptors from ExtraFD on that become the program's
 	// from 3 on.
 	Extra int `json:"extra,omitempty"`

@@ -51,6 +51,7 @@ func (s *stage) processSteps() []step {
 			return nil
 		}},
 		{"joining the session keyring", s.joinKeyring},
+		{"allowing huge pages", s.allowHugePages},
 		{"setting resource limits", s.setRlimits},
 		// With the privileges of the start.
 		{"setting the scheduler", s.setScheduler},
