@@ -18,7 +18,7 @@ import (
 
 // document is a spec without what other systems than Linux read of it. Package
 // json prepares itself for every type that it may meet in a structure before it
-// reads the first: without these it is done in half the time.
+// reads the first, which takes longer than the reading.
 type document struct {
 	*specs.Spec
 	Solaris json.RawMessage `json:"solaris"`
