@@ -87,9 +87,9 @@ func podman(t *testing.T) *engine {
 	t.Cleanup(func() {
 		e.ends(0, "rm", "--all", "--force", "--time", "0")
 		_ = run(exec.Command("umount", dir+"/root/overlay"))
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
+		// Podman's own clean-up of a container that has ended is a process that may
+		// still be at work.
+		eventually(t, "podman's folder is removed", func() bool { return os.RemoveAll(dir) == nil })
 	})
 	e.must("import", imageTar(t), image)
 	return e

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // file is the group's file of that version, trimmed; a missing one skips nothing:
@@ -382,8 +383,14 @@ func race(path string, frozen bool) error {
 		}
 		select {
 		case <-ended:
-			// Its children are orphans, which may come after the first look.
-			return errors.Join(g.Kill(), g.Delete(ctx))
+			// Its children are orphans, which may come after the first look, and take
+			// their time to die on a busy machine.
+			for {
+				err := errors.Join(g.Kill(), g.Delete(ctx))
+				if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+					return err
+				}
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(time.Millisecond):
