@@ -37,7 +37,7 @@ func TestFlagsReachTheContainer(t *testing.T) {
 			{"--cgroupns private", "grep -vc ':/$' /proc/self/cgroup", "0"},
 			{"--read-only --tmpfs /x", "touch /x/y && touch /y 2>/dev/null || echo refused", "refused"},
 			{"--cpuset-cpus 0 --cpuset-mems 0", "awk '/_allowed_list/ { print $2 }' /proc/self/status", "0\n0"},
-			{"-c 512", "cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight 2>/dev/null | sed 's/^20$/512/'", "512"},
+			{"-c 512", "cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight 2>/dev/null | sed 's/^59$/512/'", "512"},
 			{"-m 32m --memory-reservation 16m", "cat /sys/fs/cgroup/memory/memory.soft_limit_in_bytes /sys/fs/cgroup/memory.low 2>/dev/null", "16777216"},
 			{"--ipc none", "ls /dev/shm 2>/dev/null || echo none", "none"},
 			{"--privileged", "ls -d /dev/kmsg; grep -c ' /proc/' /proc/mounts", "/dev/kmsg\n0"},
