@@ -274,11 +274,15 @@ func (d *Driver) Reconcile(_ context.Context, networkIDs, endpointIDs []string) 
 				d.sweeper.add(hostLink(id), 0)
 			}
 		}
+	}
+	// While their bridges are there: what is on none is not known to be ours.
+	errs = append(errs, d.sweepLinks())
+	for _, s := range d.networks {
 		if !valid[s.ID] && len(s.endpoints) == 0 {
 			errs = append(errs, d.drop(s))
 		}
 	}
-	return errors.Join(append(errs, d.restore(), d.sweepLinks())...)
+	return errors.Join(append(errs, d.restore())...)
 }
 
 // targetOf is where an endpoint's ports lead.
