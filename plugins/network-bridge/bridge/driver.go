@@ -16,7 +16,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/hashicorp/go-hclog"
-	"github.com/vishvananda/netlink"
 
 	"github.com/davit-engine/davit/sdk/ipam"
 	"github.com/davit-engine/davit/sdk/network"
@@ -161,9 +160,9 @@ func (d *Driver) sweepLinks() error {
 			known[hostLink(id)] = true
 		}
 	}
-	links, err := netlink.LinkList()
+	links, err := allLinks()
 	if err != nil {
-		return fmt.Errorf("listing links: %w", err)
+		return err
 	}
 	bridges := map[int]bool{}
 	for _, link := range links {

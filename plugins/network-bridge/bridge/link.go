@@ -219,10 +219,49 @@ func removeBridge(name string) error {
 	if link.Type() != "bridge" {
 		return nil // not what we made
 	}
+	if err := removePorts(link); err != nil {
+		return err
+	}
 	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("removing bridge %s: %w", name, err)
 	}
 	return nil
+}
+
+// removePorts removes the host's ends of endpoints that are still on a bridge.
+// Without it nothing would tell whose they are.
+func removePorts(bridge netlink.Link) error {
+	links, err := allLinks()
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		a := link.Attrs()
+		if a.MasterIndex != bridge.Attrs().Index || link.Type() != "veth" || !strings.HasPrefix(a.Name, hostLink("")) {
+			continue
+		}
+		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("removing link %s: %w", a.Name, err)
+		}
+	}
+	return nil
+}
+
+// allLinks lists the namespace's links. The kernel says when the list changed
+// while it was read: then it is read again.
+func allLinks() ([]netlink.Link, error) {
+	const attempts = 16
+	var links []netlink.Link
+	var err error
+	for range attempts {
+		if links, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing links: %w", err)
+	}
+	return links, nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
