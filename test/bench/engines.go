@@ -160,10 +160,6 @@ func (p *podman) start(ctx context.Context, image string) error {
 }
 
 func (p *podman) command(ctx context.Context, args ...string) *exec.Cmd {
-	if args[0] == "run" || args[0] == "create" {
-		// Its default of open files is more than some machines' root may have.
-		args = slices.Concat(args[:1], []string{"--ulimit", "host"}, args[1:])
-	}
 	return exec.CommandContext(ctx, "podman", append([]string{"--root", p.dir + "/root", "--runroot", p.dir + "/run", "--cgroup-manager", "cgroupfs"}, args...)...)
 }
 
