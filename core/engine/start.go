@@ -108,6 +108,12 @@ func (e *Engine) start(ctx context.Context, c *container.Container) (err error) 
 		go attach()
 	}
 	process, err := driver.Create(ctx, plan.create)
+	if err == nil {
+		u.add(func(ctx context.Context) error {
+			_, err := driver.Delete(ctx, r.ID, "", true)
+			return ignoreNotFound(err)
+		})
+	}
 	if plan.ownNetns {
 		// The network is the runtime's work, as it belongs to the user namespace.
 		if err == nil {
@@ -119,12 +125,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) (err error) 
 			attached <- networks{}
 		}
 	}
-	if err == nil {
-		u.add(func(ctx context.Context) error {
-			_, err := driver.Delete(ctx, r.ID, "", true)
-			return ignoreNotFound(err)
-		})
-	} else {
+	if err != nil {
 		err = createError(err)
 	}
 	network := <-attached
