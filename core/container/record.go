@@ -80,3 +80,11 @@ func (r Record) clone() Record {
 	r.Endpoints = maps.Clone(r.Endpoints)
 	return r
 }
+
+// Detach forgets how the container was attached to its networks: it has ended.
+func (r *Record) Detach() {
+	for name, endpoint := range r.Endpoints {
+		endpoint.Attached = nil
+		r.Endpoints[name] = endpoint
+	}
+}

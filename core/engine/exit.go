@@ -81,10 +81,7 @@ func (e *Engine) ended(ctx context.Context, c *container.Container, exit runtime
 	change := func(r *container.Record) (err error) {
 		r.PID, r.Socket = 0, ""
 		r.ExitCode, r.FinishedAt, r.OOMKilled, r.Error = exit.Code, exit.At, exit.OOMKilled, exit.Reason
-		for name, endpoint := range r.Endpoints {
-			endpoint.Attached = nil
-			r.Endpoints[name] = endpoint
-		}
+		r.Detach()
 		r.Status, err = r.Status.Next(event)
 		return err
 	}
@@ -96,7 +93,7 @@ func (e *Engine) ended(ctx context.Context, c *container.Container, exit runtime
 	if err != nil {
 		e.Log.Error("recording the end of a container", "container", r.Name, "error", err)
 	}
-	if exit.OOMKilled {
+	if exit.OOMKilled && !r.OOMKilled { // else it was told when it happened
 		e.containerEvent(r, events.ActionOOM, nil)
 	}
 	e.containerEvent(r, events.ActionDie, map[string]string{

@@ -39,6 +39,7 @@ func (e *Engine) Recover(ctx context.Context) error {
 	e.reconcile(ctx, "", "")
 	e.sweep(ctx)
 	close(e.recovered)
+	e.notice()
 	e.startAgain()
 	return ctx.Err()
 }
@@ -107,10 +108,7 @@ func (e *Engine) settle(c *container.Container, exit *runtime.Exit) error {
 	}
 	return c.Update(func(r *container.Record) error {
 		r.PID, r.Socket = 0, ""
-		for name, endpoint := range r.Endpoints {
-			endpoint.Attached = nil
-			r.Endpoints[name] = endpoint
-		}
+		r.Detach()
 		if exit != nil && (r.Status.Alive() || r.FinishedAt.IsZero()) {
 			r.ExitCode, r.FinishedAt, r.OOMKilled, r.Error = exit.Code, exit.At, exit.OOMKilled, exit.Reason
 		}

@@ -111,12 +111,20 @@ type State struct {
 	Exit   *Exit // with StatusExited
 }
 
+// The types of events.
+const (
+	EventExit    = "exit"
+	EventOOM     = "oom" // the kernel killed a process for want of memory; the container may go on
+	EventPaused  = "paused"
+	EventResumed = "resumed"
+)
+
 // Event is something that happened to a container. Events are hints: the truth
 // is what Wait and Adopt answer.
 type Event struct {
 	ID     string
 	ExecID string
-	Type   string // "exit", "oom", "paused", "resumed"
+	Type   string // EventExit and so on
 	Exit   *Exit
 	At     time.Time
 }

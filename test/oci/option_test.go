@@ -109,6 +109,36 @@ func TestUpdateAndEvents(t *testing.T) {
 	}
 }
 
+// TestEventsTellWantOfMemory: at once, however long the interval is.
+func TestEventsTellWantOfMemory(t *testing.T) {
+	r := newRuntime(t)
+	id := r.id + "-hungry"
+	r.must("run", "--detach", "--bundle", r.bundle([]string{"sh", "-c", "while :; do if rm /dev/eat 2>/dev/null; then (x=a; while :; do x=$x$x; done); fi; sleep 0.1; done"}), id)
+	r.must("update", "--memory", "16m", "--memory-swap", "16m", id)
+	watch := r.command("events", "--interval", "10m", id)
+	out, err := os.Create(filepath.Join(t.TempDir(), "events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch.Stdout = out
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := func(kind string) func() bool {
+		return func() bool {
+			body, _ := os.ReadFile(out.Name())
+			return strings.Contains(string(body), `{"type":"`+kind+`","id":"`+id+`"`)
+		}
+	}
+	eventually(t, "the first statistics", said("stats"))
+	r.must("exec", id, "touch", "/dev/eat")
+	eventually(t, "the event", said("oom"))
+	r.must("kill", id, "KILL")
+	if err := watch.Wait(); err != nil {
+		t.Errorf("the watcher of a container that ended: %v", err)
+	}
+}
+
 func TestConsoleSocket(t *testing.T) {
 	r := newRuntime(t)
 	dir, err := os.MkdirTemp("", "console-")

@@ -24,6 +24,7 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
+	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
@@ -43,6 +44,11 @@ type Driver struct {
 	oomScore int
 	// hugePages says that containers may have what their monitors do without.
 	hugePages bool
+
+	// life ends with Close; background work belongs to it and is waited for.
+	life       context.Context
+	end        context.CancelFunc
+	background sync.WaitGroup
 }
 
 // New makes a driver that keeps its containers below run and starts the monitor
@@ -57,7 +63,9 @@ func New(run, monitorProgram string, log hclog.Logger) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore(), hugePages: hugePages}
-	d.sweep()
+	// The driver's life is its own, not a caller's.
+	d.life, d.end = context.WithCancel(context.Background())
+	d.watchMemories(d.sweep())
 	return d, nil
 }
 
@@ -74,27 +82,34 @@ func ownOOMScore() int {
 }
 
 // Close ends the driver's own threads; containers go on.
-func (d *Driver) Close() { d.spawner.close() }
+func (d *Driver) Close() {
+	d.end()
+	d.background.Wait()
+	d.spawner.close()
+}
 
 // sweep undoes creations that a crash of the driver cut off: directories without
-// a record.
-func (d *Driver) sweep() {
+// a record. It answers the IDs of the others.
+func (d *Driver) sweep() (ids []string) {
 	entries, err := os.ReadDir(d.run)
 	if err != nil {
-		return
+		return nil
 	}
 	for _, entry := range entries {
 		if !entry.IsDir() || checkID(entry.Name()) != nil {
 			continue
 		}
-		if _, err := d.load(entry.Name()); errdefs.IsNotFound(err) {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			if err := d.undo(ctx, entry.Name()); err != nil {
-				d.log.Error("undoing a creation that was cut off", "container", entry.Name(), "error", err)
-			}
-			cancel()
+		if _, err := d.load(entry.Name()); !errdefs.IsNotFound(err) {
+			ids = append(ids, entry.Name())
+			continue
 		}
+		ctx, cancel := context.WithTimeout(d.life, 10*time.Second)
+		if err := d.undo(ctx, entry.Name()); err != nil {
+			d.log.Error("undoing a creation that was cut off", "container", entry.Name(), "error", err)
+		}
+		cancel()
 	}
+	return ids
 }
 
 // undo removes a container of which there is only a directory. Its cgroup's path
@@ -208,10 +223,11 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err := netdev.Move(fmt.Sprintf("/proc/%d/ns/net", created.PID), spec.Linux.NetDevices); err != nil {
 		return runtime.Process{}, err
 	}
-	r := record{PID: created.PID, Monitor: pid, MonitorStart: startTime(pid), Cgroup: spec.Linux.CgroupsPath}
+	r := record{PID: created.PID, Monitor: pid, MonitorStart: proc.StartTime(pid), Cgroup: spec.Linux.CgroupsPath}
 	if err := d.save(c.ID, r); err != nil {
 		return runtime.Process{}, err
 	}
+	d.watchMemory(c.ID, group)
 	return runtime.Process{PID: created.PID, Socket: d.socket(c.ID)}, nil
 }
 
@@ -308,51 +324,6 @@ func (d *Driver) filter(section *specs.LinuxSeccomp) (*sandbox.Seccomp, error) {
 	d.filters.Store(string(key), filter)
 	return filter, nil
 }
-
-// call asks a container's monitor; without one the container has ended.
-func (d *Driver) call(ctx context.Context, id string, request monitor.Request) (monitor.Response, error) {
-	if _, err := d.load(id); err != nil {
-		return monitor.Response{}, err
-	}
-	response, err := monitor.Call(ctx, d.socket(id), request)
-	return response, convertError(id, err)
-}
-
-// convertError gives a monitor's failure the kind that callers expect.
-func convertError(id string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if monitor.Gone(err) {
-		return fmt.Errorf("container %s has ended: %w", id, errdefs.ErrNotFound)
-	}
-	var failure *monitor.Failure
-	if !errors.As(err, &failure) {
-		return err
-	}
-	switch failure.Kind {
-	case monitor.KindNotFound:
-		return fmt.Errorf("%w: %w", failure, errdefs.ErrNotFound)
-	case monitor.KindPrecondition:
-		return fmt.Errorf("%w: %w", failure, errdefs.ErrFailedPrecondition)
-	case monitor.KindInvalid:
-		return fmt.Errorf("%w: %w", failure, errdefs.ErrInvalidArgument)
-	case monitor.KindCommandNotFound:
-		return &commandError{failure.Message, runtime.ErrCommandNotFound}
-	case monitor.KindCommandNotExecable:
-		return &commandError{failure.Message, runtime.ErrNotExecutable}
-	}
-	return failure
-}
-
-// commandError has exactly the stage's text and the kind beside it.
-type commandError struct {
-	text string
-	kind error
-}
-
-func (e *commandError) Error() string { return e.text }
-func (e *commandError) Unwrap() error { return e.kind }
 
 // Start implements runtime.Driver.
 func (d *Driver) Start(ctx context.Context, id, execID string) error {

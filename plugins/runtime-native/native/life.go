@@ -30,7 +30,7 @@ func (d *Driver) Wait(ctx context.Context, id, execID string) (runtime.Exit, err
 	response, err := monitor.Call(ctx, d.socket(id), monitor.Request{Op: monitor.OpWait, Exec: execID})
 	if err == nil && response.Exit != nil {
 		exit := *convertExit(response.Exit)
-		d.events.send(runtime.Event{ID: id, ExecID: execID, Type: "exit", Exit: &exit, At: exit.At})
+		d.events.send(runtime.Event{ID: id, ExecID: execID, Type: runtime.EventExit, Exit: &exit, At: exit.At})
 		return exit, nil
 	}
 	if ctx.Err() != nil {
@@ -227,7 +227,7 @@ func (d *Driver) Pause(ctx context.Context, id string) error {
 	if err := group.Freeze(ctx); err != nil {
 		return errors.Join(fmt.Errorf("freezing container %s: %w", id, err), group.Thaw(context.WithoutCancel(ctx)), os.Remove(filepath.Join(d.dir(id), pausedName)))
 	}
-	d.events.send(runtime.Event{ID: id, Type: "paused", At: time.Now()})
+	d.events.send(runtime.Event{ID: id, Type: runtime.EventPaused, At: time.Now()})
 	return nil
 }
 
@@ -243,7 +243,7 @@ func (d *Driver) Resume(ctx context.Context, id string) error {
 	if err := os.Remove(filepath.Join(d.dir(id), pausedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	d.events.send(runtime.Event{ID: id, Type: "resumed", At: time.Now()})
+	d.events.send(runtime.Event{ID: id, Type: runtime.EventResumed, At: time.Now()})
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/supervise"
 )
@@ -93,7 +94,7 @@ func waitingPID(t *testing.T, s *spawner) int {
 // reaps its monitors.
 func ends(t *testing.T, pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); startTime(pid) != ""; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); proc.StartTime(pid) != ""; time.Sleep(2 * time.Millisecond) {
 		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d goes on", pid)
@@ -122,7 +123,7 @@ func TestTheNextMonitorWaitsReady(t *testing.T) {
 	}
 	s.close()
 	ends(t, next)
-	if startTime(first) == "" {
+	if proc.StartTime(first) == "" {
 		t.Error("a container's monitor ended with the driver")
 	}
 }

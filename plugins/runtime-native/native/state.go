@@ -8,11 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/runtime"
 )
@@ -103,31 +102,9 @@ func convertExit(e *monitor.Exit) *runtime.Exit {
 	return &runtime.Exit{Code: e.Code, At: e.At, OOMKilled: e.OOMKilled, Reason: e.Reason}
 }
 
-// startTime is field 22 of /proc/<pid>/stat; empty if there is no such process.
-func startTime(pid int) string {
-	_, start := processState(pid)
-	return start
-}
-
-// processState reads fields 3 and 22 of /proc/<pid>/stat: the state's letter and
-// the start time in clock ticks; empty if there is no such process.
-func processState(pid int) (state, start string) {
-	body, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return "", ""
-	}
-	// The command's name may hold anything, spaces and parentheses too.
-	end := strings.LastIndexByte(string(body), ')')
-	fields := strings.Fields(string(body[end+1:]))
-	if len(fields) < 20 {
-		return "", ""
-	}
-	return fields[0], fields[19]
-}
-
 // monitorAlive says whether the recorded monitor still runs. One that only waits
 // to be collected does not.
 func (r record) monitorAlive() bool {
-	state, start := processState(r.Monitor)
-	return r.Monitor > 0 && start != "" && start == r.MonitorStart && state != "Z" && state != "X"
+	stat, err := proc.ReadStat(r.Monitor)
+	return err == nil && stat.Start == r.MonitorStart && stat.State != 'Z' && stat.State != 'X'
 }

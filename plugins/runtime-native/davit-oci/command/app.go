@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/container"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/journal"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
@@ -18,9 +20,6 @@ import (
 
 // Version of the program; set by the linker.
 var Version = "dev"
-
-// SpecVersion is the newest runtime-spec that is spoken.
-const SpecVersion = "1.2.1"
 
 // command is one sub-command.
 type command struct {
@@ -76,7 +75,7 @@ func Main(args []string) int {
 		return usage(f, err)
 	}
 	if *version {
-		fmt.Fprintf(a.out, "davit-oci version %s\nspec: %s\n", Version, SpecVersion)
+		fmt.Fprintf(a.out, "davit-oci version %s\nspec: %s\n", Version, specs.Version)
 		return 0
 	}
 	if f.NArg() == 0 || f.Arg(0) == "help" {

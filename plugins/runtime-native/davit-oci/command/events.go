@@ -1,13 +1,14 @@
 package command
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"time"
 
+	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/container"
-	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // event is one line of "events", as in runc.
@@ -26,15 +27,15 @@ func events(a *app, f *flag.FlagSet) func([]string) (int, error) {
 			return 1, errors.New("duration interval must be greater than 0")
 		}
 		out := json.NewEncoder(a.out)
-		s, err := a.Stats(id)
+		u, err := a.Usage(id)
 		if err != nil {
 			return 1, err
 		}
 		if *once {
-			return 0, out.Encode(event{"stats", id, convertStats(s)})
+			return 0, out.Encode(event{"stats", id, convertUsage(u)})
 		}
-		return 0, a.Watch(id, *interval, container.Watcher{
-			Stats: func(s runtime.Stats) error { return out.Encode(event{"stats", id, convertStats(s)}) },
+		return 0, a.Watch(context.Background(), id, *interval, container.Watcher{
+			Usage: func(u container.Usage) error { return out.Encode(event{"stats", id, convertUsage(u)}) },
 			OOM:   func() error { return out.Encode(event{"oom", id, nil}) },
 		})
 	}
@@ -55,6 +56,7 @@ type (
 	cpu struct {
 		Usage      cpuUsage   `json:"usage"`
 		Throttling throttling `json:"throttling"`
+		PSI        *pressure  `json:"psi,omitempty"`
 	}
 	cpuUsage struct {
 		Total  uint64   `json:"total,omitempty"`
@@ -80,6 +82,7 @@ type (
 		Kernel memoryEntry       `json:"kernel"`
 		TCP    memoryEntry       `json:"kernelTCP"`
 		Raw    map[string]uint64 `json:"raw,omitempty"`
+		PSI    *pressure         `json:"psi,omitempty"`
 	}
 	pids struct {
 		Current uint64 `json:"current,omitempty"`
@@ -88,6 +91,7 @@ type (
 	blkio struct {
 		Bytes []blkioEntry `json:"ioServiceBytesRecursive,omitempty"`
 		IOs   []blkioEntry `json:"ioServicedRecursive,omitempty"`
+		PSI   *pressure    `json:"psi,omitempty"`
 	}
 	blkioEntry struct {
 		Major uint64 `json:"major,omitempty"`
@@ -95,25 +99,49 @@ type (
 		Op    string `json:"op,omitempty"`
 		Value uint64 `json:"value,omitempty"`
 	}
+	pressure struct {
+		Some stall `json:"some"`
+		Full stall `json:"full"`
+	}
+	stall struct {
+		Avg10  float64 `json:"avg10"`
+		Avg60  float64 `json:"avg60"`
+		Avg300 float64 `json:"avg300"`
+		Total  uint64  `json:"total"` // microseconds
+	}
 )
 
-func convertStats(s runtime.Stats) statistics {
+func convertUsage(s container.Usage) statistics {
 	r := statistics{
 		CPU: cpu{
 			Usage:      cpuUsage{s.CPU.Total, s.CPU.PerCPU, s.CPU.System, s.CPU.User},
 			Throttling: throttling{s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledTime},
+			PSI:        convertPressure(s.Pressures, "cpu"),
 		},
 		Memory: memory{
 			Cache: s.Memory.Detail["cache"] + s.Memory.Detail["file"], // v1 and v2 name it differently
 			Usage: memoryEntry{s.Memory.Limit, s.Memory.Usage, s.Memory.MaxUsage, s.Memory.Failures},
 			Raw:   s.Memory.Detail,
+			PSI:   convertPressure(s.Pressures, "memory"),
 		},
 		Pids:    pids{s.Pids.Current, s.Pids.Limit},
 		Hugetlb: map[string]any{}, Network: []any{},
 	}
+	r.BlkIO.PSI = convertPressure(s.Pressures, "io")
 	for _, e := range s.BlkIO {
 		r.BlkIO.Bytes = append(r.BlkIO.Bytes, blkioEntry{e.Major, e.Minor, e.Op, e.Bytes})
 		r.BlkIO.IOs = append(r.BlkIO.IOs, blkioEntry{e.Major, e.Minor, e.Op, e.IOs})
 	}
 	return r
+}
+
+func convertPressure(all map[string]cgroup.Pressure, resource string) *pressure {
+	p, known := all[resource]
+	if !known {
+		return nil
+	}
+	convert := func(s cgroup.Stall) stall {
+		return stall{s.Avg10, s.Avg60, s.Avg300, uint64(s.Total.Microseconds())}
+	}
+	return &pressure{convert(p.Some), convert(p.Full)}
 }

@@ -18,7 +18,7 @@ func showFeatures(a *app, _ *flag.FlagSet) func([]string) (int, error) {
 func abilities() features.Features {
 	yes, no := true, false
 	return features.Features{
-		OCIVersionMin: "1.0.0", OCIVersionMax: SpecVersion,
+		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
 		Hooks:        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions: translate.Options(),
 		Linux: &features.Linux{

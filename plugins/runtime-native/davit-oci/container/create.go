@@ -16,6 +16,7 @@ import (
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/console"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
 	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
+	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
@@ -122,7 +123,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 		c.forwarder = listen()
 	}
 	c.PID = c.child.PID
-	_, c.StartTime = processStat(c.PID)
+	c.StartTime = proc.StartTime(c.PID)
 	encoded, err := c.Encode()
 	if err != nil {
 		return nil, err

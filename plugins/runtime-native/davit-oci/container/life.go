@@ -11,7 +11,6 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
-	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // cleanBelow joins a path that a caller gave to a base it cannot leave.
@@ -179,15 +178,6 @@ func (r *Runtime) Update(id string, limits *specs.LinuxResources) error {
 		return err
 	}
 	return group.Update(limits)
-}
-
-// Stats reads what a container has used.
-func (r *Runtime) Stats(id string) (runtime.Stats, error) {
-	group, err := r.group(id, ErrNotRunning, specs.StateRunning, specs.StateCreated, paused)
-	if err != nil {
-		return runtime.Stats{}, err
-	}
-	return group.Stats()
 }
 
 // Processes lists the host's numbers of a container's processes.

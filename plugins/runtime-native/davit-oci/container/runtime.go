@@ -5,13 +5,10 @@
 package container
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -20,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
+	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 )
 
 // The errors have runc's texts: tools look for them.
@@ -68,33 +66,10 @@ func (r *Runtime) status(c *record.Record) specs.ContainerState {
 	return specs.StateRunning
 }
 
-// exiting is PF_EXITING of linux/sched.h: the process ends, which may take the
-// kernel a while, and executes nothing any more.
-const exiting = 0x4
-
 // alive says whether the recorded process exists and has not ended.
 func alive(pid int, start string) bool {
-	flags, now := processStat(pid)
-	return pid > 0 && now == start && flags&exiting == 0
-}
-
-// processStat is the flags and the start time (fields 9 and 22) of
-// /proc/<pid>/stat; exiting and "" if there is no such process.
-func processStat(pid int) (flags uint64, start string) {
-	body, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return exiting, ""
-	}
-	// The command's name may hold anything, spaces and parentheses too.
-	fields := bytes.Fields(body[bytes.LastIndexByte(body, ')')+1:])
-	if len(fields) < 20 {
-		return exiting, ""
-	}
-	flags, err = strconv.ParseUint(string(fields[6]), 10, 64)
-	if err != nil {
-		return exiting, ""
-	}
-	return flags, string(fields[19])
+	stat, err := proc.ReadStat(pid)
+	return err == nil && stat.Start == start && stat.Flags&proc.Exiting == 0
 }
 
 // openProcess answers a pidfd of the container's init; ErrProcessGone if it has

@@ -1,14 +1,14 @@
 package container
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"io/fs"
-	"os"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
@@ -17,13 +17,36 @@ import (
 
 // Watcher is told what happens to a container.
 type Watcher struct {
-	Stats func(runtime.Stats) error
+	Usage func(Usage) error
 	OOM   func() error // the kernel has killed a process for want of memory
 }
 
-// Watch tells the watcher the statistics again and again, until the container
-// has ended.
-func (r *Runtime) Watch(id string, interval time.Duration, w Watcher) error {
+// Usage is what a container uses and, by resource, how much it waits.
+type Usage struct {
+	runtime.Stats
+	Pressures map[string]cgroup.Pressure
+}
+
+// Usage reads a container's.
+func (r *Runtime) Usage(id string) (Usage, error) {
+	group, err := r.group(id, ErrNotRunning, specs.StateRunning, specs.StateCreated, paused)
+	if err != nil {
+		return Usage{}, err
+	}
+	return usage(group)
+}
+
+func usage(group *cgroup.Group) (u Usage, err error) {
+	if u.Stats, err = group.Stats(); err != nil {
+		return u, err
+	}
+	u.Pressures, err = group.Pressures()
+	return u, err
+}
+
+// Watch tells the watcher the statistics again and again, and want of memory when
+// it happens, until the container has ended.
+func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, w Watcher) error {
 	c, err := r.Root.Peek(id)
 	if err != nil {
 		return err
@@ -40,56 +63,85 @@ func (r *Runtime) Watch(id string, interval time.Duration, w Watcher) error {
 	if err != nil {
 		return err
 	}
-	killed := oomKills(group)
-	for {
-		stats, err := group.Stats()
-		if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
-			return nil // removed
+	killed, err := group.OOMKills()
+	if err != nil {
+		return ignoreGone(err)
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	hungry, ended := make(chan struct{}, 1), make(chan error, 1)
+	watching.Go(func() {
+		// Without it the count still is looked at in each interval.
+		_ = group.WatchOOM(ctx, func() {
+			select {
+			case hungry <- struct{}{}:
+			default:
+			}
+		})
+	})
+	watching.Go(func() { ended <- awaitAny(ctx, init) })
+
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for due := true; ; {
+		if due {
+			u, err := usage(group)
+			if err == nil {
+				err = w.Usage(u)
+			}
+			if err != nil {
+				return ignoreGone(err)
+			}
 		}
+		due = false
+		over := false
+		select {
+		case <-tick.C:
+			due = true
+		case <-hungry:
+		case err := <-ended:
+			if err != nil {
+				return err
+			}
+			over = true
+		}
+		now, err := group.OOMKills()
 		if err != nil {
-			return err
+			return ignoreGone(err)
 		}
-		if err := w.Stats(stats); err != nil {
-			return err
-		}
-		ended, err := pause(init, interval)
-		if err != nil {
-			return err
-		}
-		if now := oomKills(group); now > killed {
+		if now > killed {
 			killed = now
 			if err := w.OOM(); err != nil {
 				return err
 			}
 		}
-		if ended {
+		if over {
 			return nil
 		}
 	}
 }
 
-// pause waits for the interval or the end of a pidfd's process.
-func pause(pidfd int, interval time.Duration) (ended bool, err error) {
-	deadline := time.Now().Add(interval)
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
-		if err != unix.EINTR {
-			return n > 0, err
-		}
+// ignoreGone is for a container that was removed meanwhile.
+func ignoreGone(err error) error {
+	if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
+	return err
 }
 
-// oomKills counts the processes of a group that were killed for want of memory.
-func oomKills(group *cgroup.Group) uint64 {
-	body, err := os.ReadFile(group.OOMEventPath())
-	if err != nil {
-		return 0
-	}
-	for line := range bytes.Lines(body) {
-		if value, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
-			n, _ := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)
-			return n
+// awaitAny waits for a pidfd's process to end, for any length of time.
+func awaitAny(ctx context.Context, pidfd int) error {
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 500)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		if n > 0 {
+			return nil
 		}
 	}
-	return 0
+	return ctx.Err()
 }
