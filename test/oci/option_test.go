@@ -113,7 +113,7 @@ func TestUpdateAndEvents(t *testing.T) {
 func TestEventsTellWantOfMemory(t *testing.T) {
 	r := newRuntime(t)
 	id := r.id + "-hungry"
-	r.must("run", "--detach", "--bundle", r.bundle([]string{"sh", "-c", "while :; do if rm /dev/eat 2>/dev/null; then (x=a; while :; do x=$x$x; done); fi; sleep 0.1; done"}), id)
+	r.must("run", "--detach", "--bundle", r.bundle([]string{"sh", "-c", "while :; do if test -e /dev/eat; then (x=a; while :; do x=$x$x; done); fi; sleep 0.3; done"}), id)
 	r.must("update", "--memory", "16m", "--memory-swap", "16m", id)
 	watch := r.command("events", "--interval", "10m", id)
 	out, err := os.Create(filepath.Join(t.TempDir(), "events"))

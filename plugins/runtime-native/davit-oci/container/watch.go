@@ -63,7 +63,7 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 	if err != nil {
 		return err
 	}
-	killed, err := group.OOMKills()
+	told, err := group.OOMKills()
 	if err != nil {
 		return ignoreGone(err)
 	}
@@ -102,18 +102,24 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 		case <-tick.C:
 			due = true
 		case <-hungry:
+			// On cgroup v1 the kernel says so before it kills, and counts.
+			told++
+			if err := w.OOM(); err != nil {
+				return err
+			}
+			continue
 		case err := <-ended:
 			if err != nil {
 				return err
 			}
 			over = true
 		}
-		now, err := group.OOMKills()
+		killed, err := group.OOMKills()
 		if err != nil {
 			return ignoreGone(err)
 		}
-		if now > killed {
-			killed = now
+		if killed > told {
+			told = killed
 			if err := w.OOM(); err != nil {
 				return err
 			}
