@@ -346,7 +346,7 @@ func (e *Engine) specMounts(ctx context.Context, r container.Record, u *undo) ([
 		default:
 			given, err := e.Volumes.Mount(ctx, m.Name, r.ID)
 			if err != nil {
-				return nil, fmt.Errorf("error while mounting volume '%s': %w", m.Name, err)
+				return nil, fmt.Errorf("error while mounting volume '%s': %w", m.Source, err)
 			}
 			u.add(func(ctx context.Context) error { return e.Volumes.Unmount(ctx, m.Name, r.ID) })
 			mounted.Type, mounted.Source = given.Type, given.Source

@@ -274,10 +274,13 @@ func (s *Service) Sweep(ctx context.Context, exists func(containerID string) boo
 // Reconcile implements the engine's Volumes.
 func (s *Service) Reconcile(ctx context.Context, driver string, inUse []volume.Claim) error {
 	claims := map[string][]volume.Claim{}
+	if driver == "" || driver == s.DefaultDriver {
+		claims[s.DefaultDriver] = nil // it may have mounts that a crash left, and no volume
+	}
 	s.mu.RLock()
 	for _, r := range s.all {
 		if driver == "" || r.Driver == driver {
-			claims[r.Driver] = append(claims[r.Driver], []volume.Claim{}...)
+			claims[r.Driver] = nil
 		}
 	}
 	valid := maps.Clone(s.claimed)

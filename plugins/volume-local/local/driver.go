@@ -1,11 +1,10 @@
 // Package local is davit's default volume driver: a volume is a directory below
-// the driver's root, or, with the options type, device and o, what mount(8)
-// would be told in a container's name.
+// the driver's root or, with the options type, device and o, a filesystem that
+// is mounted there as long as a container uses it.
 package local
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,142 +15,170 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/hashicorp/go-hclog"
 
-	"github.com/davit-engine/davit/sdk/mount"
+	"github.com/davit-engine/davit/plugins/volume-local/fsmount"
 	"github.com/davit-engine/davit/sdk/volume"
 )
 
-// record is a volume on disk: <root>/volumes/<name>/volume.json beside _data.
-type record struct {
-	Name    string
-	Options map[string]string
-	Labels  map[string]string
-	Created time.Time
-	Claims  []string // consumers
+// Options are what a driver is made of.
+type Options struct {
+	Root string // where the volumes are
+	// MountTimeout is how long a server may take to answer; 30 s.
+	MountTimeout time.Duration
+	Log          hclog.Logger // nil: nothing is logged
 }
 
 // Driver implements volume.Driver.
 type Driver struct {
-	root string
-	mu   sync.Mutex
-	all  map[string]*record
+	root    string
+	timeout time.Duration
+	log     hclog.Logger
+	mounter func(context.Context, fsmount.Request) error
+
+	mu  sync.Mutex // never held while waiting for anything
+	all map[string]*entry
+	// unclaimed says that mounts without a claim are nobody's: the engine has named
+	// all claims, or there was no mount before it could.
+	unclaimed bool
 }
 
-// New opens the volumes below root and finishes removals that were cut off.
-func New(root string) (*Driver, error) {
-	d := &Driver{root: root, all: map[string]*record{}}
-	if err := errors.Join(os.MkdirAll(d.dir(""), 0o711), os.RemoveAll(d.trash()), os.MkdirAll(d.trash(), 0o700)); err != nil {
+// entry is a volume in memory.
+type entry struct {
+	record
+	err  error         // why it cannot be used
+	turn chan struct{} // held by who changes the volume's mount, or the volume
+	// claims are the consumers that use it; under the driver's lock. They are the
+	// engine's to know: after a restart it says who they are.
+	claims map[string]bool
+}
+
+func newEntry(r record) *entry {
+	return &entry{record: r, turn: make(chan struct{}, 1), claims: map[string]bool{}}
+}
+
+// take waits for the turn.
+func (e *entry) take(ctx context.Context) error {
+	select {
+	case e.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("volume %s is busy: %w", e.Name, ctx.Err())
+	}
+}
+
+func (e *entry) give() { <-e.turn }
+
+// New opens the volumes below a directory and finishes removals and undoes
+// creations that were cut off. A volume whose record is damaged is not usable,
+// and keeps its data.
+func New(o Options) (*Driver, error) {
+	d := &Driver{root: o.Root, timeout: o.MountTimeout, log: o.Log, mounter: fsmount.Mount, all: map[string]*entry{}}
+	if d.timeout <= 0 {
+		d.timeout = 30 * time.Second
+	}
+	if d.log == nil {
+		d.log = hclog.NewNullLogger()
+	}
+	if err := errors.Join(os.MkdirAll(d.dir(""), 0o711), os.MkdirAll(d.trash(), 0o700)); err != nil {
+		return nil, err
+	}
+	if err := d.emptyTrash(); err != nil {
 		return nil, err
 	}
 	entries, err := os.ReadDir(d.dir(""))
 	if err != nil {
 		return nil, err
 	}
-	for _, entry := range entries {
-		body, err := os.ReadFile(filepath.Join(d.dir(entry.Name()), recordName))
-		if errors.Is(err, fs.ErrNotExist) { // a creation that was cut off: nothing is in it yet
-			if err := os.RemoveAll(d.dir(entry.Name())); err != nil {
-				return nil, err
+	for _, found := range entries {
+		r, err := read(d.dir(found.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			var undone bool
+			if r, undone, err = d.adopt(found.Name()); undone {
+				continue
 			}
-			continue
 		}
-		r := &record{}
-		if err == nil {
-			err = json.Unmarshal(body, r)
-		}
+		r.Name = found.Name()
+		d.all[r.Name] = newEntry(r)
 		if err != nil {
-			return nil, fmt.Errorf("record of volume %s: %w", entry.Name(), err)
+			d.all[r.Name].err = fmt.Errorf("%w: %w", err, errdefs.ErrInternal)
+			d.log.Error("a volume cannot be used", "volume", r.Name, "error", err)
 		}
-		d.all[r.Name] = r
 	}
-	return d, nil
+	left, err := mountsBelow(d.dir(""))
+	d.unclaimed = len(left) == 0
+	return d, err
 }
-
-const recordName = "volume.json"
-
-func (d *Driver) dir(name string) string  { return filepath.Join(d.root, "volumes", name) }
-func (d *Driver) data(name string) string { return filepath.Join(d.dir(name), "_data") }
-func (d *Driver) trash() string           { return filepath.Join(d.root, "trash") }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$`)
 
-func (d *Driver) save(r *record) error {
-	body, err := json.Marshal(r)
-	if err != nil {
-		return err
+func checkName(name string) error {
+	if len(name) == 1 {
+		return invalid("volume name is too short, names should be at least two alphanumeric characters")
 	}
-	path := filepath.Join(d.dir(r.Name), recordName)
-	if err := os.WriteFile(path+".new", body, 0o600); err != nil {
-		return err
+	if !validName.MatchString(name) {
+		return invalid("%q includes invalid characters for a local volume name, only %q are allowed. If you intended to pass a host directory, use absolute path", name, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
 	}
-	return os.Rename(path+".new", path)
-}
-
-func (d *Driver) describe(r *record) volume.Volume {
-	return volume.Volume{Name: r.Name, Mountpoint: d.data(r.Name), Options: maps.Clone(r.Options), Labels: maps.Clone(r.Labels), Created: r.Created}
+	return nil
 }
 
 // Create implements volume.Driver.
 func (d *Driver) Create(_ context.Context, name string, options, labels map[string]string) (volume.Volume, error) {
-	if !validName.MatchString(name) {
-		return volume.Volume{}, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("%q includes invalid characters for a local volume name, only %q are allowed. If you intended to pass a host directory, use absolute path", name, "[a-zA-Z0-9][a-zA-Z0-9_.-]"))
+	if err := checkName(name); err != nil {
+		return volume.Volume{}, err
 	}
-	if err := checkOptions(options); err != nil {
+	if err := checkOptions(options, false); err != nil {
 		return volume.Volume{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.all[name]; r != nil {
-		if len(options) > 0 && !maps.Equal(options, r.Options) {
+	if e := d.all[name]; e != nil {
+		if e.err == nil && len(options) > 0 && !maps.Equal(options, e.Options) {
 			return volume.Volume{}, fmt.Errorf("volume %s exists with other options: %w", name, errdefs.ErrAlreadyExists)
 		}
-		return d.describe(r), nil
+		return d.describe(e.record), e.err
 	}
-	r := &record{Name: name, Options: options, Labels: labels, Created: time.Now().UTC()}
-	if err := errors.Join(os.Mkdir(d.dir(name), 0o711), os.Mkdir(d.data(name), 0o755), d.save(r)); err != nil {
-		return volume.Volume{}, errors.Join(fmt.Errorf("making volume %s: %w", name, err), os.RemoveAll(d.dir(name)))
+	r := record{Name: name, Options: options, Labels: labels, Created: time.Now().UTC()}
+	if err := d.make(r); err != nil {
+		return volume.Volume{}, errors.Join(fmt.Errorf("error while creating volume root path '%s': %w", d.dir(name), err), os.RemoveAll(d.dir(name)))
 	}
-	d.all[name] = r
+	d.all[name] = newEntry(r)
 	v := d.describe(r)
 	v.Fresh = true
 	return v, nil
 }
 
-func checkOptions(options map[string]string) error {
-	for key := range options {
-		if key != "type" && key != "o" && key != "device" {
-			return fmt.Errorf("volume option %q is not known to driver local; known: type, o, device: %w", key, errdefs.ErrInvalidArgument)
-		}
+// make makes a volume's directories, its record last.
+func (d *Driver) make(r record) error {
+	if err := os.Mkdir(d.dir(r.Name), 0o711); err != nil {
+		return err
 	}
-	if len(options) == 0 {
-		return nil
+	if err := os.Mkdir(d.data(r.Name), 0o755); err != nil {
+		return err
 	}
-	if options["device"] == "" || options["type"] == "" {
-		return fmt.Errorf("volume options type and device belong together: missing one: %w", errdefs.ErrInvalidArgument)
-	}
-	return nil
+	return write(d.dir(r.Name), r)
 }
 
-func (d *Driver) find(name string) (*record, error) {
-	if r := d.all[name]; r != nil {
-		return r, nil
+// find answers a volume that can be used.
+func (d *Driver) find(name string) (*entry, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.all[name]; e != nil {
+		return e, e.err
 	}
 	return nil, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("get %s: no such volume", name))
 }
 
 // Get implements volume.Driver.
 func (d *Driver) Get(_ context.Context, name string) (volume.Volume, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r, err := d.find(name)
+	e, err := d.find(name)
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	return d.describe(r), nil
+	return d.describe(e.record), nil
 }
 
 // List implements volume.Driver.
@@ -159,130 +186,96 @@ func (d *Driver) List(context.Context) ([]volume.Volume, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	list := make([]volume.Volume, 0, len(d.all))
-	for _, r := range d.all {
-		list = append(list, d.describe(r))
+	for _, e := range d.all {
+		list = append(list, d.describe(e.record))
 	}
 	return list, nil
 }
 
-// Remove implements volume.Driver.
-func (d *Driver) Remove(_ context.Context, name string) error {
-	d.mu.Lock()
-	r, err := d.find(name)
-	if err == nil && len(r.Claims) > 0 {
-		err = fmt.Errorf("volume %s is used by %s: %w", name, strings.Join(r.Claims, ", "), errdefs.ErrFailedPrecondition)
+// Remove implements volume.Driver. A volume whose record is damaged can be
+// removed, too.
+func (d *Driver) Remove(ctx context.Context, name string) error {
+	e, err := d.find(name)
+	if e == nil {
+		return err
 	}
-	doomed := filepath.Join(d.trash(), name)
-	if err == nil {
-		// One rename makes it gone, also for the next start.
-		err = errors.Join(os.RemoveAll(doomed), os.Rename(d.dir(name), doomed))
+	if err := e.take(ctx); err != nil {
+		return err
 	}
-	if err == nil {
-		delete(d.all, name)
+	defer e.give()
+	if again, err := d.find(name); again != e {
+		return err // removed meanwhile; if there is another one of the name, it is not meant
 	}
-	d.mu.Unlock()
+	if users := d.users(e); len(users) > 0 {
+		return fmt.Errorf("volume %s is used by %s: %w", name, strings.Join(users, ", "), errdefs.ErrFailedPrecondition)
+	}
+	doomed, err := d.bury(name)
 	if err != nil {
 		return err
 	}
+	d.mu.Lock()
+	delete(d.all, name)
+	d.mu.Unlock()
 	return os.RemoveAll(doomed)
 }
 
-// Mount implements volume.Driver.
-func (d *Driver) Mount(_ context.Context, name, consumer string) (mount.Mount, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r, err := d.find(name)
+// bury moves a volume's directory to the trash, from where the next start removes
+// it in any case. What is mounted in it is not the volume's to remove.
+func (d *Driver) bury(name string) (doomed string, err error) {
+	if err := unmountBelow(d.dir(name)); err != nil {
+		return "", err
+	}
+	doomed, err = os.MkdirTemp(d.trash(), "")
 	if err != nil {
-		return mount.Mount{}, err
+		return "", err
 	}
-	m := mount.Mount{Type: "bind", Source: d.data(name), Options: []string{"rbind"}}
-	if kind := r.Options["type"]; kind != "" {
-		m = mount.Mount{Type: kind, Source: r.Options["device"]}
-		if o := r.Options["o"]; o != "" {
-			m.Options = strings.Split(o, ",")
-		}
-		if kind == "none" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
-			m.Type = "bind"
-			if _, err := os.Stat(m.Source); err != nil {
-				return m, fmt.Errorf("device of volume %s: %w: %w", name, err, errdefs.ErrFailedPrecondition)
-			}
-		}
-	} else if _, err := os.Stat(m.Source); err != nil {
-		return m, fmt.Errorf("the data of volume %s was removed behind davit's back: %w: %w", name, err, errdefs.ErrFailedPrecondition)
+	if err := os.Rename(d.dir(name), filepath.Join(doomed, "volume")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", errors.Join(err, os.Remove(doomed))
 	}
-	if !slices.Contains(r.Claims, consumer) {
-		r.Claims = append(r.Claims, consumer)
-		if err := d.save(r); err != nil {
-			r.Claims = r.Claims[:len(r.Claims)-1]
-			return m, err
-		}
-	}
-	return m, nil
+	return doomed, nil
 }
 
-// Unmount implements volume.Driver.
-func (d *Driver) Unmount(_ context.Context, name, consumer string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := d.all[name]
-	if r == nil {
-		return nil
+// adopt looks at a directory without a record. It is left of a creation that was
+// cut off, and then empty and undone here; or somebody lost its record, and its
+// data is kept as a volume without options.
+func (d *Driver) adopt(name string) (r record, undone bool, err error) {
+	for _, path := range []string{filepath.Join(d.dir(name), recordName+".new"), d.data(name), d.dir(name)} {
+		if err = os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	i := slices.Index(r.Claims, consumer)
-	if i < 0 {
-		return nil
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return r, true, nil
 	}
-	r.Claims = slices.Delete(r.Claims, i, i+1)
-	return d.save(r)
+	info, err := os.Stat(d.data(name))
+	if err != nil {
+		return r, false, err
+	}
+	d.log.Warn("a volume's record is lost: it has no options and labels any more", "volume", name)
+	r = record{Name: name, Created: info.ModTime()}
+	return r, false, write(d.dir(name), r)
 }
 
-// Usage implements volume.Driver.
-func (d *Driver) Usage(ctx context.Context, name string) (volume.Usage, error) {
-	d.mu.Lock()
-	r, err := d.find(name)
-	d.mu.Unlock()
+// emptyTrash finishes removals.
+func (d *Driver) emptyTrash() error {
+	if err := unmountBelow(d.trash()); err != nil {
+		return err
+	}
+	left, err := os.ReadDir(d.trash())
 	if err != nil {
-		return volume.Usage{}, err
+		return err
 	}
-	if r.Options["type"] != "" {
-		return volume.Usage{Size: -1}, nil
-	}
-	var usage volume.Usage
-	err = filepath.WalkDir(d.data(name), func(_ string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
+	for _, doomed := range left {
+		if err := os.RemoveAll(filepath.Join(d.trash(), doomed.Name())); err != nil {
 			return err
 		}
-		info, err := entry.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // deleted by a container meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		usage.Size += info.Sys().(*syscall.Stat_t).Blocks * 512
-		return nil
-	})
-	return usage, err
+	}
+	return nil
 }
 
-// Reconcile implements volume.Driver.
-func (d *Driver) Reconcile(_ context.Context, claims []volume.Claim) error {
-	valid := map[volume.Claim]bool{}
-	for _, claim := range claims {
-		valid[claim] = true
-	}
+// users are the consumers of a volume, in order.
+func (d *Driver) users(e *entry) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var errs []error
-	for name, r := range d.all {
-		kept := slices.DeleteFunc(slices.Clone(r.Claims), func(consumer string) bool { return !valid[volume.Claim{Volume: name, Consumer: consumer}] })
-		if len(kept) != len(r.Claims) {
-			r.Claims = kept
-			errs = append(errs, d.save(r))
-		}
-	}
-	return errors.Join(errs...)
+	return slices.Sorted(maps.Keys(e.claims))
 }

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/davit-engine/davit/test/private"
+)
+
+// mountedAt says what is mounted at a path of the host.
+func mountedAt(t *testing.T, path string) string {
+	t.Helper()
+	list, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := make([]string, len(list))
+	for i, m := range list {
+		kinds[i] = m.FSType
+	}
+	return strings.Join(kinds, " ")
+}
+
+// command runs one of the host's commands.
+func command(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// startAgain starts an engine whose core was killed.
+func startAgain(t *testing.T, e *private.Engine) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := e.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A volume of options type, o and device is mounted when its first container
+// starts, shared by all of them, and unmounted when the last one ends.
+func TestVolumesThatAreMounted(t *testing.T) {
+	both(t, func(c *client) {
+		memory := c.own("memory")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", memory) })
+		c.ok("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=1770", memory)
+		place := c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", memory)
+		c.equal(c.ok("volume", "inspect", "-f", "{{.Options.type}} {{.Options.o}}", memory), "tmpfs size=1m,mode=1770")
+		c.equal(mountedAt(c.T, place), "")
+		c.background("one", "-v", memory+":/m", "busybox", "sleep", "600")
+		c.background("two", "-v", memory+":/m", "busybox", "sleep", "600")
+		c.ok("exec", c.own("one"), "sh", "-c", "echo shared > /m/file")
+		c.equal(c.ok("exec", c.own("two"), "cat", "/m/file"), "shared")
+		c.equal(c.ok("exec", c.own("two"), "sh", "-c", "df -k /m | tail -n 1 | awk '{print $2}'; stat -c %a /m"), "1024\n1770")
+		c.equal(mountedAt(c.T, place), "tmpfs")
+		c.ok("rm", "-f", c.own("one"))
+		c.equal(c.ok("exec", c.own("two"), "cat", "/m/file"), "shared")
+		c.ok("rm", "-f", c.own("two"))
+		eventually(c.T, "the end of the mount", func() error {
+			if kind := mountedAt(c.T, place); kind != "" {
+				return errors.New(kind)
+			}
+			return nil
+		})
+
+		// A bind of a directory of the host, through --mount's options.
+		dir := c.TempDir()
+		write(c.T, filepath.Join(dir, "file"), "host")
+		bound := c.own("bound")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", bound) })
+		// The client splits at commas, but not within quotes.
+		spec := `type=volume,source=` + bound + `,target=/m,volume-driver=local,volume-opt=type=none,"volume-opt=o=bind,ro",volume-opt=device=` + dir + ",volume-label=a=b"
+		c.equal(c.ok("run", "--rm", "--mount", spec, "busybox", "cat", "/m/file"), "host")
+		c.fails(1, "Read-only file system", "run", "--rm", "-v", bound+":/m", "busybox", "touch", "/m/x")
+		c.equal(c.ok("volume", "inspect", "-f", `{{index .Labels "a"}} {{.Options.device}}`, bound), "b "+dir)
+		c.ok("volume", "rm", bound)
+		c.equal(read(c.T, filepath.Join(dir, "file")), "host")
+
+		// A filesystem of a device, which keeps what is written.
+		disk := filepath.Join(dir, "disk")
+		command(c.T, "truncate", "-s", "8M", disk)
+		command(c.T, "mkfs.ext4", "-q", disk)
+		device := command(c.T, "losetup", "--find", "--show", disk)
+		c.Cleanup(func() { command(c.T, "losetup", "--detach", device) })
+		filesystem := c.own("disk")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", filesystem) })
+		c.ok("volume", "create", "-o", "type=ext4", "-o", "device="+device, filesystem)
+		c.ok("run", "--rm", "-v", filesystem+":/m", "busybox", "sh", "-c", "echo kept > /m/file")
+		c.equal(c.ok("run", "--rm", "-v", filesystem+":/m", "busybox", "cat", "/m/file"), "kept")
+	})
+}
+
+func TestVolumeOptionsThatCannotBe(t *testing.T) {
+	both(t, func(c *client) {
+		name := c.own("bad")
+		for _, bad := range []struct {
+			options []string
+			why     string
+		}{
+			{[]string{"colour=red"}, `create ` + name + `: invalid option: "colour"`},
+			{[]string{"type=nfs"}, `create ` + name + `: missing required option: "device"`},
+			{[]string{"device=/x"}, `create ` + name + `: missing required option: "type"`},
+			{[]string{"o=addr=x"}, `create ` + name + `: missing required option: "device"`},
+			{[]string{"size=much"}, `create ` + name + `: invalid size: 'much'`},
+		} {
+			args := []string{"volume", "create"}
+			for _, option := range bad.options {
+				args = append(args, "-o", option)
+			}
+			c.fails(1, bad.why, append(args, name)...)
+		}
+		c.fails(1, "volume name is too short", "volume", "create", "x")
+		c.fails(1, "includes invalid characters for a local volume name", "volume", "create", "a:b")
+		// What cannot be mounted fails the container in Docker's words, and is not in use then.
+		c.Cleanup(func() { c.run("volume", "rm", "-f", name) })
+		c.ok("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/no/such", name)
+		place := c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", name)
+		why := "error while mounting volume '" + place + "': failed to mount local volume: mount /no/such:" + place + ", flags: 0x1000: no such file or directory"
+		c.contains(c.run("run", "--rm", "-v", name+":/m", "busybox", "true").err, why)
+		c.ok("volume", "rm", name)
+	})
+}
+
+// Who uses a mounted volume is known after SIGKILL of the driver and of the core.
+func TestMountedVolumesSurviveCrashes(t *testing.T) {
+	e := ownEngine(t, private.Options{})
+	c := newClient(t, "davit", e)
+	c.ok("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory")
+	place := c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", "memory")
+	c.background("one", "-v", "memory:/m", "busybox", "sh", "-c", "echo shared > /m/file; sleep 600")
+	driver := func() int {
+		pid, err := strconv.Atoi(c.ok("plugin", "inspect", "-f", "{{.PID}}", "volume-local"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	for round := range 3 {
+		kill(t, driver())
+		c.equal(c.ok("run", "--rm", "-v", "memory:/m", "busybox", "cat", "/m/file"), "shared")
+		if kind := mountedAt(t, place); kind != "tmpfs" {
+			t.Fatalf("round %d: mounted is %q", round, kind)
+		}
+		c.fails(1, "volume is in use", "volume", "rm", "-f", "memory")
+	}
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	startAgain(t, e)
+	c.equal(c.ok("run", "--rm", "-v", "memory:/m", "busybox", "cat", "/m/file"), "shared")
+	c.equal(mountedAt(t, place), "tmpfs")
+	// Its container ends while neither is there.
+	pid, err := strconv.Atoi(c.ok("inspect", "-f", "{{.State.Pid}}", c.own("one")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, pid)
+	startAgain(t, e)
+	eventually(t, "the end of the mount", func() error {
+		if kind := mountedAt(t, place); kind != "" {
+			return fmt.Errorf("mounted is %s", kind)
+		}
+		return nil
+	})
+	c.ok("rm", c.own("one"))
+	c.ok("volume", "rm", "memory")
+	if _, err := os.Stat(filepath.Dir(place)); !os.IsNotExist(err) {
+		t.Errorf("the volume's directory: %v", err)
+	}
+}
