@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,18 +23,18 @@ import (
 // goroutines that change those can be scheduled there.
 func init() { runtime.LockOSThread() }
 
-// namespace is a network namespace with a loopback device, and a thread in it.
-type namespace struct {
+// container is a network namespace with a loopback device, and a thread in it.
+type container struct {
 	path string
 	work chan func()
 }
 
-func newNamespace(t *testing.T) *namespace {
+func newContainer(t testing.TB) *container {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	n := &namespace{work: make(chan func())}
+	n := &container{work: make(chan func())}
 	ready := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the namespace
@@ -61,7 +62,7 @@ func newNamespace(t *testing.T) *namespace {
 
 // dial connects to where a container's programs ask, on the container's thread:
 // a socket belongs to the namespace of the thread that makes it.
-func (n *namespace) dial(network string) (*dns.Conn, error) {
+func (n *container) dial(network string) (*dns.Conn, error) {
 	var conn net.Conn
 	var err error
 	done := make(chan struct{})
@@ -77,7 +78,7 @@ func (n *namespace) dial(network string) (*dns.Conn, error) {
 }
 
 // exchange asks one question and reads one answer.
-func (n *namespace) exchange(t *testing.T, network string, question *dns.Msg) *dns.Msg {
+func (n *container) exchange(t testing.TB, network string, question *dns.Msg) *dns.Msg {
 	t.Helper()
 	conn, err := n.dial(network)
 	if err != nil {
@@ -92,7 +93,7 @@ func (n *namespace) exchange(t *testing.T, network string, question *dns.Msg) *d
 }
 
 // ask asks for the records of a name over UDP.
-func (n *namespace) ask(t *testing.T, name string, kind uint16) *dns.Msg {
+func (n *container) ask(t testing.TB, name string, kind uint16) *dns.Msg {
 	t.Helper()
 	return n.exchange(t, "udp", new(dns.Msg).SetQuestion(dns.Fqdn(name), kind))
 }
@@ -117,20 +118,23 @@ func (n names) reverse(containerID string, address netip.Addr) (string, bool) {
 }
 
 // newServer makes a server of names whose other questions go to upstreams.
-func newServer(t *testing.T, known names, upstreams ...netip.Addr) *Server {
+func newServer(t testing.TB, known names, upstreams ...netip.Addr) *Server {
 	t.Helper()
-	s := New(Options{
+	s, err := New(Options{
 		Lookup: known.lookup, Reverse: known.reverse, Log: slog.New(slog.DiscardHandler),
 		Upstreams: func(string) []netip.Addr { return upstreams },
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(s.Close)
 	return s
 }
 
 // serve makes a namespace that asks a server as a container.
-func serve(t *testing.T, s *Server, c Client) *namespace {
+func serve(t testing.TB, s *Server, c Client) *container {
 	t.Helper()
-	n := newNamespace(t)
+	n := newContainer(t)
 	c.Netns = n.path
 	if err := s.Serve(context.Background(), c); err != nil {
 		t.Fatal(err)
@@ -138,26 +142,46 @@ func serve(t *testing.T, s *Server, c Client) *namespace {
 	return n
 }
 
-// upstream is a name server on the host.
-type upstream struct {
+// teacher is a name server that others are asked for.
+type teacher struct {
 	address netip.Addr
 
 	mu    sync.Mutex
 	asked []string // "network name type"
 }
 
-// newUpstream serves on an address of the loopback network of its own: questions
-// are always forwarded to port 53.
-func newUpstream(t *testing.T, address string, answer func(question *dns.Msg) *dns.Msg) *upstream {
+// newUpstream serves on an address of the host's loopback network of its own:
+// questions are always forwarded to port 53.
+func newUpstream(t testing.TB, address string, answer func(question *dns.Msg) *dns.Msg) *teacher {
 	t.Helper()
-	u := &upstream{address: netip.MustParseAddr(address)}
+	return newTeacher(t, address, func(do func()) { do() }, answer)
+}
+
+// newUpstreamOf serves within a container's network.
+func newUpstreamOf(t testing.TB, n *container, address string, answer func(question *dns.Msg) *dns.Msg) *teacher {
+	t.Helper()
+	return newTeacher(t, address, func(do func()) {
+		done := make(chan struct{})
+		n.work <- func() { defer close(done); do() }
+		<-done
+	}, answer)
+}
+
+func newTeacher(t testing.TB, address string, where func(func()), answer func(question *dns.Msg) *dns.Msg) *teacher {
+	t.Helper()
+	u := &teacher{address: netip.MustParseAddr(address)}
 	at := netip.AddrPortFrom(u.address, 53).String()
-	packets, err := net.ListenPacket("udp", at)
-	if err != nil {
-		t.Skipf("a name server on %s cannot be had: %v", at, err)
+	var packets net.PacketConn
+	var stream net.Listener
+	var err error
+	where(func() {
+		if packets, err = net.ListenPacket("udp", at); err == nil {
+			stream, err = net.Listen("tcp", at)
+		}
+	})
+	if packets != nil {
+		t.Cleanup(func() { _ = packets.Close() })
 	}
-	t.Cleanup(func() { _ = packets.Close() })
-	stream, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Skipf("a name server on %s cannot be had: %v", at, err)
 	}
@@ -168,7 +192,12 @@ func newUpstream(t *testing.T, address string, answer func(question *dns.Msg) *d
 			u.mu.Lock()
 			u.asked = append(u.asked, network+" "+q.Name+" "+dns.TypeToString[q.Qtype])
 			u.mu.Unlock()
-			_ = w.WriteMsg(answer(question))
+			if m := answer(question); m != nil {
+				if network == "udp" && m.Len() > dns.MinMsgSize && question.IsEdns0() == nil {
+					m.Truncate(dns.MinMsgSize)
+				}
+				_ = w.WriteMsg(m)
+			}
 		})
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
@@ -178,10 +207,10 @@ func newUpstream(t *testing.T, address string, answer func(question *dns.Msg) *d
 	return u
 }
 
-func (u *upstream) questions() []string {
+func (u *teacher) questions() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.asked
+	return slices.Clone(u.asked)
 }
 
 // says answers every question with an address, or with an error.

@@ -2,15 +2,12 @@ package dns
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
-	"math/rand/v2"
-	"net/netip"
-	"strings"
+	"net"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,50 +37,20 @@ func redirect(udp, tcp int) error {
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2, Specified: true},
 		}})
 	}
-	return errors.Join(conn.Flush(), conn.CloseLasting())
+	if err := errors.Join(conn.Flush(), conn.CloseLasting()); err != nil {
+		return err
+	}
+	forget()
+	return nil
 }
 
-// reverseAddress reads the address of a reverse name ("4.3.2.1.in-addr.arpa", or
-// 32 hexadecimal digits below "ip6.arpa", RFC 3596).
-func reverseAddress(name string) (netip.Addr, bool) {
-	name = strings.ToLower(name)
-	if digits, ok := strings.CutSuffix(name, ".ip6.arpa"); ok {
-		return reverseAddress6(digits)
+// forget makes the kernel evaluate the rules anew for sockets that programs keep:
+// it remembers where their packets went, which is where the engine before this
+// one listened. A kernel that cannot be told forgets by itself, after two minutes
+// of silence.
+func forget() {
+	filter := &netlink.ConntrackFilter{}
+	if filter.AddIP(netlink.ConntrackOrigDstIP, net.IPv4(127, 0, 0, 11)) == nil {
+		_, _ = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
 	}
-	labels, ok := strings.CutSuffix(name, ".in-addr.arpa")
-	if !ok {
-		return netip.Addr{}, false
-	}
-	parts := strings.Split(labels, ".")
-	if len(parts) != 4 {
-		return netip.Addr{}, false
-	}
-	a, err := netip.ParseAddr(parts[3] + "." + parts[2] + "." + parts[1] + "." + parts[0])
-	return a, err == nil
-}
-
-// reverseAddress6 reads the digits of an IPv6 address, the last one first.
-func reverseAddress6(digits string) (netip.Addr, bool) {
-	const length = 63 // 32 digits and the dots between them
-	if len(digits) != length {
-		return netip.Addr{}, false
-	}
-	var text strings.Builder
-	for i := length - 1; i >= 0; i-- {
-		switch isDot := i%2 == 1; {
-		case isDot != (digits[i] == '.'):
-			return netip.Addr{}, false
-		case !isDot:
-			text.WriteByte(digits[i])
-		}
-	}
-	var b [16]byte
-	if _, err := hex.Decode(b[:], []byte(text.String())); err != nil {
-		return netip.Addr{}, false
-	}
-	return netip.AddrFrom16(b), true
-}
-
-func shuffle(records []dns.RR) {
-	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // texts are the data of an answer's records, sorted.
@@ -45,15 +46,19 @@ func TestContainersAreFoundByName(t *testing.T) {
 			{"web.", dns.TypeAAAA, []string{}},
 			{"web.", dns.TypeMX, []string{}},
 			{"none.", dns.TypeA, []string{}},
+			{"all.", dns.TypeANY, []string{"172.20.0.2", "172.20.0.3", "fd00::2"}},
 		} {
 			m := n.exchange(t, network, new(dns.Msg).SetQuestion(c.name, c.kind))
-			if m.Rcode != dns.RcodeSuccess || !m.Response || !m.RecursionAvailable || m.Truncated {
+			if m.Rcode != dns.RcodeSuccess || !m.Response || !m.RecursionAvailable || !m.Authoritative || m.Truncated {
 				t.Errorf("%s %s: header %+v", network, c.name, m.MsgHdr)
 			}
 			if diff := cmp.Diff(c.want, texts(m)); diff != "" {
 				t.Errorf("%s %s (-want +got):\n%s", network, c.name, diff)
 			}
-			for _, rr := range m.Answer {
+			if soa := len(m.Ns) == 1 && m.Ns[0].Header().Rrtype == dns.TypeSOA; soa != (len(c.want) == 0) {
+				t.Errorf("%s %s: authority %v", network, c.name, m.Ns)
+			}
+			for _, rr := range append(m.Answer, m.Ns...) {
 				if h := rr.Header(); h.Name != c.name || h.Ttl != ttl || h.Class != dns.ClassINET {
 					t.Errorf("%s %s: record %s", network, c.name, rr)
 				}
@@ -65,7 +70,7 @@ func TestContainersAreFoundByName(t *testing.T) {
 func TestEachContainerSeesItsOwnNames(t *testing.T) {
 	s := newServer(t, names{"abc": {"web": addrs("172.20.0.2")}, "def": {"web": addrs("172.30.0.2")}})
 	first, second := serve(t, s, Client{ID: "abc"}), serve(t, s, Client{ID: "def"})
-	for want, n := range map[string]*namespace{"172.20.0.2": first, "172.30.0.2": second} {
+	for want, n := range map[string]*container{"172.20.0.2": first, "172.30.0.2": second} {
 		if got := texts(n.ask(t, "web", dns.TypeA)); !slices.Equal(got, []string{want}) {
 			t.Errorf("web is %q, want %s", got, want)
 		}
@@ -78,14 +83,25 @@ func TestAddressesHaveNames(t *testing.T) {
 		m.Answer = []dns.RR{&dns.PTR{Hdr: dns.RR_Header{Name: question.Question[0].Name, Rrtype: dns.TypePTR, Class: dns.ClassINET}, Ptr: "outside."}}
 		return m
 	})
-	n := serve(t, newServer(t, names{"abc": {"web": addrs("172.20.0.2")}}, u.address), Client{ID: "abc"})
+	n := serve(t, newServer(t, names{"abc": {"web": addrs("172.20.0.2"), "six": addrs("fd00::2")}}, u.address), Client{ID: "abc"})
 	for address, want := range map[string]string{
 		"2.0.20.172.in-addr.arpa": "web.front.", "2.0.20.172.IN-ADDR.arpa": "web.front.", "8.8.8.8.in-addr.arpa": "outside.",
-		"20.172.in-addr.arpa": "outside.", "1.2.0.20.172.in-addr.arpa": "outside.", "x.0.20.172.in-addr.arpa": "outside.", "web": "outside.",
+		"20.172.in-addr.arpa": "outside.", "1.2.0.20.172.in-addr.arpa": "outside.", "x.0.20.172.in-addr.arpa": "outside.", "web.org": "outside.",
+		"2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa": "six.front.", "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa": "outside.",
 	} {
 		if got := texts(n.ask(t, address, dns.TypePTR)); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s is %q, want %s", address, got, want)
 		}
+	}
+	// An address that has a name has nothing else, and nobody else is asked.
+	before := len(u.questions())
+	for name, kind := range map[string]uint16{"2.0.20.172.in-addr.arpa": dns.TypeA, "web": dns.TypePTR} {
+		if m := n.ask(t, name, kind); m.Rcode != dns.RcodeSuccess || len(m.Answer) != 0 || len(m.Ns) != 1 {
+			t.Errorf("answer %s", m)
+		}
+	}
+	if asked := u.questions(); len(asked) != before {
+		t.Errorf("asked %q", asked[before:])
 	}
 }
 
@@ -103,63 +119,6 @@ func TestReverseNamesAreRead(t *testing.T) {
 		if ok != (want != "") || ok && got != netip.MustParseAddr(want) {
 			t.Errorf("%q is %v, %v", name, got, ok)
 		}
-	}
-}
-
-func TestOtherNamesAreForwarded(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
-	n := serve(t, newServer(t, names{"abc": {"web": addrs("172.20.0.2")}}, u.address), Client{ID: "abc"})
-	for _, network := range []string{"udp", "tcp"} {
-		m := n.exchange(t, network, new(dns.Msg).SetQuestion("example.org.", dns.TypeA))
-		if m.Rcode != dns.RcodeSuccess || !slices.Equal(texts(m), []string{"192.0.2.1"}) || m.Answer[0].Header().Ttl != 60 {
-			t.Errorf("%s: %s", network, m)
-		}
-	}
-	n.ask(t, "web", dns.TypeA)
-	// A long answer is asked for over TCP: so it has to be there, too.
-	if want := []string{"udp example.org. A", "tcp example.org. A"}; !slices.Equal(u.questions(), want) {
-		t.Errorf("the host's name server was asked %q, want %q", u.questions(), want)
-	}
-}
-
-func TestWhatDoesNotExistAnywhereIsSaidByTheUpstream(t *testing.T) {
-	for _, code := range []int{dns.RcodeNameError, dns.RcodeServerFailure, dns.RcodeRefused} {
-		t.Run(dns.RcodeToString[code], func(t *testing.T) {
-			u := newUpstream(t, "127.0.53.1", says("", code))
-			n := serve(t, newServer(t, nil, u.address), Client{ID: "abc"})
-			if m := n.ask(t, "nosuch", dns.TypeA); m.Rcode != code || len(m.Answer) != 0 {
-				t.Errorf("answer %s", m)
-			}
-		})
-	}
-}
-
-func TestUpstreamsAreAskedInTheirOrder(t *testing.T) {
-	dead := netip.MustParseAddr("127.0.53.9") // nobody listens: refused at once
-	first, second := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess)), newUpstream(t, "127.0.53.2", says("192.0.2.2", dns.RcodeSuccess))
-	for name, c := range map[string]struct {
-		hosts, own []netip.Addr
-		want       string
-	}{
-		"the first":             {[]netip.Addr{first.address, second.address}, nil, "192.0.2.1"},
-		"the next if it fails":  {[]netip.Addr{dead, second.address}, nil, "192.0.2.2"},
-		"the container's own":   {[]netip.Addr{first.address}, []netip.Addr{second.address}, "192.0.2.2"},
-		"none left":             {[]netip.Addr{dead}, nil, ""},
-		"none":                  {nil, nil, ""},
-		"its own, but no way":   {nil, []netip.Addr{second.address}, ""}, // on an internal network there is no outside
-		"its own, all of which": {[]netip.Addr{first.address}, []netip.Addr{dead}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n := serve(t, newServer(t, nil, c.hosts...), Client{ID: "abc", Upstreams: c.own})
-			m := n.ask(t, "example.org", dns.TypeA)
-			if c.want == "" {
-				if m.Rcode != dns.RcodeServerFailure {
-					t.Errorf("answer %s", m)
-				}
-			} else if !slices.Equal(texts(m), []string{c.want}) {
-				t.Errorf("answer %s, want %s", m, c.want)
-			}
-		})
 	}
 }
 
@@ -181,18 +140,6 @@ func TestWhatIsTooLongIsAskedForAgainOverTCP(t *testing.T) {
 	// Who can take more gets more.
 	if m := n.exchange(t, "udp", new(dns.Msg).SetQuestion("many.", dns.TypeA).SetEdns0(4096, false)); m.Truncated || len(m.Answer) != len(many) {
 		t.Errorf("over UDP with EDNS: truncated %v, %d records", m.Truncated, len(m.Answer))
-	}
-}
-
-func TestAnUpstreamsCutAnswerIsPassedOnAsCut(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", func(question *dns.Msg) *dns.Msg {
-		m := new(dns.Msg).SetReply(question)
-		m.Truncated = true
-		return m
-	})
-	n := serve(t, newServer(t, nil, u.address), Client{ID: "abc"})
-	if m := n.ask(t, "example.org", dns.TypeA); !m.Truncated {
-		t.Errorf("answer %s", m)
 	}
 }
 
@@ -266,7 +213,7 @@ func TestAQuestionIsExactlyOne(t *testing.T) {
 
 func TestServingIsIdempotentAndEnds(t *testing.T) {
 	s := newServer(t, names{"abc": {"web": addrs("172.20.0.2")}})
-	n := newNamespace(t)
+	n := newContainer(t)
 	c := Client{ID: "abc", Netns: n.path}
 	for range 2 { // a second time after the end of the first
 		for range 2 {
@@ -291,7 +238,7 @@ func TestServingIsIdempotentAndEnds(t *testing.T) {
 // An engine that was killed left its redirection in the namespace: the next one
 // must be asked, and not a port where nobody listens.
 func TestTheNextEngineTakesOver(t *testing.T) {
-	n := newNamespace(t)
+	n := newContainer(t)
 	c := Client{ID: "abc", Netns: n.path}
 	for _, address := range []string{"172.20.0.2", "172.20.0.3"} {
 		s := newServer(t, names{"abc": {"web": addrs(address)}}) // the former stays: it was not asked to stop
@@ -314,6 +261,44 @@ func TestWithoutANamespaceThereIsNoServer(t *testing.T) {
 	}
 	if len(s.clients) != 0 {
 		t.Errorf("clients %v", s.clients)
+	}
+}
+
+// Programs keep sockets, and the kernel remembers where their packets went.
+func TestKeptSocketsFollowTheNextEngine(t *testing.T) {
+	n := newContainer(t)
+	conn, err := n.dial("udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	for _, address := range []string{"172.20.0.2", "172.20.0.3"} {
+		s := newServer(t, names{"abc": {"web": addrs(address)}})
+		if err := s.Serve(t.Context(), Client{ID: "abc", Netns: n.path}); err != nil {
+			t.Fatal(err)
+		}
+		m, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("web.", dns.TypeA), conn)
+		if err != nil || !slices.Equal(texts(m), []string{address}) {
+			t.Errorf("web is %v, %v, want %s", m, err, address)
+		}
+	}
+}
+
+// While no engine is there, programs are told so at once.
+func TestWithoutAnEngineQuestionsFailAtOnce(t *testing.T) {
+	s := newServer(t, nil)
+	n := serve(t, s, Client{ID: "abc"})
+	s.Stop("abc")
+	conn, err := n.dial("udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("web.", dns.TypeA), conn); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("answered %v", err)
+	}
+	if conn, err := n.dial("tcp"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("connected: %v, %v", conn, err)
 	}
 }
 

@@ -17,7 +17,11 @@ const nameServer = "127.0.0.11"
 
 // ServeDNS implements the engine's Networks.
 func (s *Service) ServeDNS(ctx context.Context, containerID, netns string, o DNSOptions) error {
-	return s.names.Serve(ctx, dns.Client{ID: containerID, Netns: netns, Upstreams: o.Servers, Search: o.Search})
+	servers := o.Servers
+	if len(servers) == 0 {
+		servers = s.Upstreams
+	}
+	return s.names.Serve(ctx, dns.Client{ID: containerID, Netns: netns, Servers: servers})
 }
 
 // StopDNS implements the engine's Networks.
@@ -99,9 +103,6 @@ func (s *Service) upstreams(containerID string) []netip.Addr {
 	s.mu.RUnlock()
 	if !outside {
 		return nil
-	}
-	if len(s.Upstreams) > 0 {
-		return s.Upstreams
 	}
 	servers, _, _ := hostResolver()
 	return servers

@@ -77,7 +77,10 @@ func New(o Options) (*Service, error) {
 	if s.pool, err = netns.NewPool(o.NetnsDir, o.PoolSize, o.Log); err != nil {
 		return nil, fmt.Errorf("network namespaces: %w", err)
 	}
-	s.names = dns.New(dns.Options{Lookup: s.lookup, Reverse: s.reverse, Upstreams: s.upstreams, Log: o.Log})
+	if s.names, err = dns.New(dns.Options{Lookup: s.lookup, Reverse: s.reverse, Upstreams: s.upstreams, Log: o.Log}); err != nil {
+		s.pool.Close()
+		return nil, err
+	}
 	return s, nil
 }
 
