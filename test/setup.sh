@@ -31,6 +31,8 @@ test)
 	want nft nftables "looks at, and flushes, the rules that network-bridge makes"
 	want ip iproute2 "makes other hosts for the tests of network-bridge"
 	want curl curl "a real client of published ports"
+	want dig bind9-dnsutils "asks containers' name servers"
+	want nsenter util-linux "runs dig in the network of a container"
 	;;
 vm)
 	want qemu-system-x86_64 qemu-system-x86 "runs the tests on a kernel with cgroup v2"

@@ -112,13 +112,13 @@ func place(config *network.IPAM, address netip.Addr, set func(*network.IPAMConfi
 }
 
 func networkConnect(a *app) *cobra.Command {
-	var aliases, options []string
+	var aliases, links, options []string
 	var ip, ip6, mac string
 	var priority int
 	cmd := &cobra.Command{
 		Use: "connect [OPTIONS] NETWORK CONTAINER", Short: "Connect a container to a network", Args: exactly(2),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-			settings := &network.EndpointSettings{Aliases: aliases, DriverOpts: pairs(options), GwPriority: priority}
+			settings := &network.EndpointSettings{Aliases: aliases, Links: links, DriverOpts: pairs(options), GwPriority: priority}
 			for _, given := range []struct {
 				text string
 				set  func(*network.EndpointIPAMConfig, netip.Addr)
@@ -147,6 +147,7 @@ func networkConnect(a *app) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringArrayVar(&aliases, "alias", nil, "Add network-scoped alias for the container")
+	cmd.Flags().StringArrayVar(&links, "link", nil, "Add link to another container")
 	cmd.Flags().StringArrayVar(&options, "driver-opt", nil, "driver options for the network")
 	cmd.Flags().IntVar(&priority, "gw-priority", 0, "Highest gw-priority provides the default gateway. Accepts positive and negative values.")
 	cmd.Flags().StringVar(&ip, "ip", "", "IPv4 address (e.g., 172.30.100.104)")

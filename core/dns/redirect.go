@@ -40,17 +40,22 @@ func redirect(udp, tcp int) error {
 	if err := errors.Join(conn.Flush(), conn.CloseLasting()); err != nil {
 		return err
 	}
-	forget()
+	_, _ = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, &former{uint16(udp), uint16(tcp)})
 	return nil
 }
 
-// forget makes the kernel evaluate the rules anew for sockets that programs keep:
-// it remembers where their packets went, which is where the engine before this
-// one listened. A kernel that cannot be told forgets by itself, after two minutes
-// of silence.
-func forget() {
-	filter := &netlink.ConntrackFilter{}
-	if filter.AddIP(netlink.ConntrackOrigDstIP, net.IPv4(127, 0, 0, 11)) == nil {
-		_, _ = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
+// former are flows to where the engine before this one listened: the kernel
+// evaluates the rules anew for them when they are deleted, so that sockets which
+// programs keep are answered again. A kernel that cannot be told forgets by
+// itself, after two minutes of silence. New flows are none of them: their answers
+// would not be translated any more.
+type former struct{ udp, tcp uint16 }
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f *former) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	now := f.udp
+	if flow.Forward.Protocol == unix.IPPROTO_TCP {
+		now = f.tcp
 	}
+	return flow.Forward.DstIP.Equal(net.IPv4(127, 0, 0, 11)) && flow.Reverse.SrcPort != now
 }

@@ -128,8 +128,8 @@ func (e *Engine) defaults(r *container.Record) error {
 	if host.ShmSize < 0 {
 		return errdefs.ErrInvalidArgument.WithMessage("SHM size can not be less than 0")
 	}
-	if len(host.Links) > 0 {
-		return fmt.Errorf("links are not supported: put the containers on a network of their own, where they find each other by name: %w", errdefs.ErrInvalidArgument)
+	if len(host.Links) > 0 && !host.NetworkMode.IsUserDefined() {
+		return errLinks
 	}
 	if err := e.checkRemap(&host); err != nil {
 		return err

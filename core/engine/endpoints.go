@@ -65,6 +65,10 @@ func (e *Engine) requestedEndpoints(r *container.Record, config *mobynetwork.Net
 		if settings == nil {
 			settings = &mobynetwork.EndpointSettings{}
 		}
+		if len(settings.Links) == 0 && len(r.HostConfig.Links) > 0 && (name == string(mode) || n.ID == string(mode) || len(wanted) == 1) {
+			settings = settings.Copy() // clients say it there, too
+			settings.Links = r.HostConfig.Links
+		}
 		if err := checkEndpoint(n, settings); err != nil {
 			return nil, err
 		}
@@ -74,10 +78,13 @@ func (e *Engine) requestedEndpoints(r *container.Record, config *mobynetwork.Net
 }
 
 func checkEndpoint(n network.Network, settings *mobynetwork.EndpointSettings) error {
-	if len(settings.Links) > 0 {
-		return fmt.Errorf("links are not supported: use names on network %s: %w", n.Name, errdefs.ErrInvalidArgument)
+	if _, err := parseLinks(settings.Links); err != nil {
+		return err
 	}
 	if !n.UserDefined() {
+		if len(settings.Links) > 0 {
+			return errLinks
+		}
 		if len(settings.Aliases) > 0 {
 			return errdefs.ErrInvalidArgument.WithMessage("network-scoped aliases are only supported for user-defined networks")
 		}
@@ -153,6 +160,7 @@ func attachment(r container.Record, endpoint container.Endpoint, netns, device s
 		},
 		ContainerName: r.Name, Aliases: settings.Aliases, Hostname: r.Config.Hostname,
 	}
+	a.Links, _ = parseLinks(settings.Links) // checked with the request
 	if len(settings.MacAddress) > 0 {
 		a.MAC = settings.MacAddress.String()
 	}

@@ -1,19 +1,14 @@
 package network
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/davit-engine/davit/core/dns"
 )
-
-// nameServer is where containers on user-defined networks ask.
-const nameServer = "127.0.0.11"
 
 // ServeDNS implements the engine's Networks.
 func (s *Service) ServeDNS(ctx context.Context, containerID, netns string, o DNSOptions) error {
@@ -27,161 +22,202 @@ func (s *Service) ServeDNS(ctx context.Context, containerID, netns string, o DNS
 // StopDNS implements the engine's Networks.
 func (s *Service) StopDNS(containerID string) { s.names.Stop(containerID) }
 
-// lookup answers the addresses of a name as one container sees it, and whether
-// the name is known at all.
-func (s *Service) lookup(containerID, name string) ([]netip.Addr, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var found []netip.Addr
-	known := false
-	s.visible(containerID, func(n Network, a attached) {
-		label, network, qualified := strings.Cut(name, ".")
-		if qualified && !strings.EqualFold(network, n.Name) || !a.named(label) {
-			if !a.named(name) {
-				return
-			}
-		}
-		known = true
-		if a.endpoint.IPv4.IsValid() {
-			found = append(found, a.endpoint.IPv4.Addr())
-		}
-		if a.endpoint.IPv6.IsValid() {
-			found = append(found, a.endpoint.IPv6.Addr())
-		}
-	})
-	return found, known
-}
-
-// reverse answers the name of an address.
-func (s *Service) reverse(containerID string, address netip.Addr) (string, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	name := ""
-	s.visible(containerID, func(n Network, a attached) {
-		if a.endpoint.IPv4.Addr() == address || a.endpoint.IPv6.IsValid() && a.endpoint.IPv6.Addr() == address {
-			name = a.ContainerName + "." + n.Name
-		}
-	})
-	return name, name != ""
-}
-
-// visible calls fn for every container on the user-defined networks that a
-// container is on; the caller holds mu.
-func (s *Service) visible(containerID string, fn func(Network, attached)) {
-	for id, endpoints := range s.attached {
-		n, ok := s.networks[id]
-		if !ok || !n.UserDefined() {
-			continue
-		}
-		member := false
-		for _, a := range endpoints {
-			member = member || a.ContainerID == containerID
-		}
-		if !member {
-			continue
-		}
-		for _, a := range endpoints {
-			fn(n, a)
-		}
-	}
-}
-
-func (a attached) named(name string) bool {
-	return strings.EqualFold(a.ContainerName, name) || strings.EqualFold(a.Hostname, name) ||
-		len(a.ContainerID) >= 12 && strings.EqualFold(a.ContainerID[:12], name) ||
-		slices.ContainsFunc(a.Aliases, func(alias string) bool { return strings.EqualFold(alias, name) })
-}
-
-// upstreams answers the name servers that a container's other questions go to;
-// none for one that is only on internal networks.
+// upstreams answers the host's name servers that a container's other questions go
+// to; none for one that is only on internal networks.
 func (s *Service) upstreams(containerID string) []netip.Addr {
-	s.mu.RLock()
-	outside := false
-	s.visible(containerID, func(n Network, a attached) {
-		outside = outside || a.ContainerID == containerID && !n.Request.Internal
-	})
-	s.mu.RUnlock()
-	if !outside {
+	if !s.called.outside(containerID) {
 		return nil
 	}
 	servers, _, _ := hostResolver()
 	return servers
 }
 
-// hostResolver reads the host's resolv.conf. With systemd-resolved's stub in it,
-// the servers behind the stub.
-func hostResolver() (servers []netip.Addr, search, options []string) {
-	body, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
-		return nil, nil, nil
-	}
-	servers, search, options = parseResolv(body)
-	if len(servers) == 1 && servers[0] == netip.MustParseAddr("127.0.0.53") {
-		if real, err := os.ReadFile("/run/systemd/resolve/resolv.conf"); err == nil {
-			return parseResolv(real)
-		}
-	}
-	return servers, search, options
+// directory is who is called how on which network, in lower case, as questions
+// come: many more than changes.
+type directory struct {
+	mu       sync.RWMutex
+	networks map[string]*called         // by network ID
+	member   map[string]map[string]bool // container ID → network IDs
 }
 
-func parseResolv(body []byte) (servers []netip.Addr, search, options []string) {
-	for line := range bytes.Lines(body) {
-		fields := strings.Fields(string(line))
-		if len(fields) < 2 {
-			continue
+// called is one network's part of a directory.
+type called struct {
+	name      string
+	asked     bool // names are answered: it is user-defined
+	internal  bool
+	entries   map[string]entry             // by endpoint ID
+	names     map[string]map[string]bool   // name → endpoint IDs
+	addresses map[netip.Addr]string        // address → endpoint ID
+	links     map[string]map[string]string // container ID → what it calls others → their names
+}
+
+// entry is what one endpoint answers to.
+type entry struct {
+	containerID string
+	host        string // the container's name, which its addresses have
+	names       []string
+	addresses   []netip.Addr
+}
+
+func newDirectory() *directory {
+	return &directory{networks: map[string]*called{}, member: map[string]map[string]bool{}}
+}
+
+// put enters an endpoint, in the place of what was known of it.
+func (d *directory) put(n Network, a attached) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.remove(n.ID, a.EndpointID)
+	c := d.networks[n.ID]
+	if c == nil {
+		c = &called{
+			name: n.Name, asked: n.UserDefined(), internal: n.Request.Internal, entries: map[string]entry{},
+			names: map[string]map[string]bool{}, addresses: map[netip.Addr]string{}, links: map[string]map[string]string{},
 		}
-		switch fields[0] {
-		case "nameserver":
-			if a, err := netip.ParseAddr(fields[1]); err == nil {
-				servers = append(servers, a)
+		d.networks[n.ID] = c
+	}
+	e := entry{containerID: a.ContainerID, host: a.ContainerName, names: a.names()}
+	for _, prefix := range []netip.Prefix{a.endpoint.IPv4, a.endpoint.IPv6} {
+		if prefix.IsValid() {
+			e.addresses = append(e.addresses, prefix.Addr())
+			c.addresses[prefix.Addr()] = a.EndpointID
+		}
+	}
+	for _, name := range e.names {
+		if c.names[name] == nil {
+			c.names[name] = map[string]bool{}
+		}
+		c.names[name][a.EndpointID] = true
+	}
+	c.entries[a.EndpointID] = e
+	if len(a.Links) > 0 {
+		c.links[a.ContainerID] = lower(a.Links)
+	}
+	if d.member[a.ContainerID] == nil {
+		d.member[a.ContainerID] = map[string]bool{}
+	}
+	d.member[a.ContainerID][n.ID] = true
+}
+
+// names are what an endpoint is asked for by: its DNSNames in inspect.
+func (a attached) names() []string {
+	list := append([]string{a.ContainerName, a.Hostname}, a.Aliases...)
+	if len(a.ContainerID) >= shortID {
+		list = append(list, a.ContainerID[:shortID])
+	}
+	for i := range list {
+		list[i] = strings.ToLower(list[i])
+	}
+	slices.Sort(list)
+	return slices.DeleteFunc(slices.Compact(list), func(name string) bool { return name == "" })
+}
+
+// shortID is the length of a container's ID as people see it.
+const shortID = 12
+
+func lower(links map[string]string) map[string]string {
+	made := make(map[string]string, len(links))
+	for alias, name := range links {
+		made[strings.ToLower(alias)] = strings.ToLower(name)
+	}
+	return made
+}
+
+// drop removes an endpoint.
+func (d *directory) drop(networkID, endpointID string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.remove(networkID, endpointID)
+}
+
+// remove is drop for who holds mu.
+func (d *directory) remove(networkID, endpointID string) {
+	c := d.networks[networkID]
+	if c == nil {
+		return
+	}
+	e, ok := c.entries[endpointID]
+	if !ok {
+		return
+	}
+	delete(c.entries, endpointID)
+	delete(c.links, e.containerID)
+	for _, a := range e.addresses {
+		if c.addresses[a] == endpointID {
+			delete(c.addresses, a)
+		}
+	}
+	for _, name := range e.names {
+		if delete(c.names[name], endpointID); len(c.names[name]) == 0 {
+			delete(c.names, name)
+		}
+	}
+	if len(c.entries) == 0 {
+		delete(d.networks, networkID)
+	}
+	if delete(d.member[e.containerID], networkID); len(d.member[e.containerID]) == 0 {
+		delete(d.member, e.containerID)
+	}
+}
+
+// lookup answers the addresses of a name as one container sees it, on all its
+// networks, and whether there is such a name. Names of containers and networks
+// may have dots: in a.b.c, the whole, a.b on network c and a on network b.c are
+// looked for, in this order.
+func (d *directory) lookup(containerID, name string) ([]netip.Addr, bool) {
+	name = strings.ToLower(name)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for label, network := name, ""; label != ""; {
+		var found []netip.Addr
+		known := false
+		for id := range d.member[containerID] {
+			c := d.networks[id]
+			if !c.asked || network != "" && !strings.EqualFold(network, c.name) {
+				continue
 			}
-		case "search", "domain":
-			search = fields[1:]
-		case "options":
-			options = append(options, fields[1:]...)
+			target := label
+			if linked, ok := c.links[containerID][label]; ok {
+				target = linked
+			}
+			for endpointID := range c.names[target] {
+				known = true
+				found = append(found, c.entries[endpointID].addresses...)
+			}
 		}
+		if known {
+			return found, true
+		}
+		cut := strings.LastIndexByte(label, '.')
+		if cut < 0 {
+			break
+		}
+		label, network = name[:cut], name[cut+1:]
 	}
-	return servers, search, options
+	return nil, false
 }
 
-// ResolvConf implements the engine's Networks.
-func (s *Service) ResolvConf(useDNS bool, o DNSOptions) ([]byte, error) {
-	servers, search, options := hostResolver()
-	if len(s.Upstreams) > 0 {
-		servers = s.Upstreams
-	}
-	if len(o.Servers) > 0 {
-		servers = o.Servers
-	} else {
-		// The host's own loopback is not the container's.
-		servers = slices.DeleteFunc(servers, netip.Addr.IsLoopback)
-	}
-	if len(o.Search) > 0 {
-		search = o.Search
-	}
-	if len(search) == 1 && search[0] == "." {
-		search = nil
-	}
-	if len(o.Options) > 0 {
-		options = o.Options
-	}
-	var b bytes.Buffer
-	b.WriteString("# Made by davit.\n")
-	if useDNS {
-		fmt.Fprintf(&b, "nameserver %s\n", nameServer)
-		if !slices.ContainsFunc(options, func(option string) bool { return strings.HasPrefix(option, "ndots:") }) {
-			options = append(slices.Clone(options), "ndots:0")
-		}
-	} else {
-		for _, server := range servers {
-			fmt.Fprintf(&b, "nameserver %s\n", server)
+// reverse answers the name of an address, with its network's.
+func (d *directory) reverse(containerID string, address netip.Addr) (string, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for id := range d.member[containerID] {
+		c := d.networks[id]
+		if endpointID, ok := c.addresses[address]; ok && c.asked {
+			return c.entries[endpointID].host + "." + c.name, true
 		}
 	}
-	if len(search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
+	return "", false
+}
+
+// outside says whether a container is on a network that is not internal.
+func (d *directory) outside(containerID string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for id := range d.member[containerID] {
+		if !d.networks[id].internal {
+			return true
+		}
 	}
-	if len(options) > 0 {
-		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
-	}
-	return b.Bytes(), nil
+	return false
 }

@@ -45,6 +45,9 @@ type Attachment struct {
 	ContainerName string
 	Aliases       []string
 	Hostname      string
+	// Links are names of the container's own for others on the network (--link):
+	// what it calls them → what they are called.
+	Links map[string]string
 }
 
 // DNSOptions are a container's --dns, --dns-search and --dns-option.

@@ -39,6 +39,7 @@ type Service struct {
 	records *state.Collection[Network]
 	pool    *netns.Pool
 	names   *dns.Server
+	called  *directory // follows attached
 
 	mu       sync.RWMutex
 	networks map[string]Network             // by ID
@@ -70,14 +71,14 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Options: o, records: records, networks: all, attached: map[string]map[string]attached{}, made: map[string]bool{}, held: map[string]Attachment{}}
+	s := &Service{Options: o, records: records, called: newDirectory(), networks: all, attached: map[string]map[string]attached{}, made: map[string]bool{}, held: map[string]Attachment{}}
 	if err := s.predefine(); err != nil {
 		return nil, err
 	}
 	if s.pool, err = netns.NewPool(o.NetnsDir, o.PoolSize, o.Log); err != nil {
 		return nil, fmt.Errorf("network namespaces: %w", err)
 	}
-	if s.names, err = dns.New(dns.Options{Lookup: s.lookup, Reverse: s.reverse, Upstreams: s.upstreams, Log: o.Log}); err != nil {
+	if s.names, err = dns.New(dns.Options{Lookup: s.called.lookup, Reverse: s.called.reverse, Upstreams: s.upstreams, Log: o.Log}); err != nil {
 		s.pool.Close()
 		return nil, err
 	}
@@ -223,6 +224,7 @@ func (s *Service) remember(a Attachment, endpoint sdknetwork.Endpoint) {
 		s.attached[a.NetworkID] = map[string]attached{}
 	}
 	s.attached[a.NetworkID][a.EndpointID] = attached{a, endpoint}
+	s.called.put(s.networks[a.NetworkID], s.attached[a.NetworkID][a.EndpointID])
 }
 
 // Detach implements the engine's Networks.
@@ -238,6 +240,7 @@ func (s *Service) Detach(ctx context.Context, networkID, endpointID string) erro
 	gone, known := s.attached[networkID][endpointID]
 	delete(s.attached[networkID], endpointID)
 	delete(s.held, endpointID)
+	s.called.drop(networkID, endpointID)
 	s.mu.Unlock()
 	driver, err := s.Driver(n.Driver)
 	if err != nil {
@@ -256,11 +259,12 @@ func (s *Service) Detach(ctx context.Context, networkID, endpointID string) erro
 func (s *Service) Rename(containerID, newName string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, endpoints := range s.attached {
+	for networkID, endpoints := range s.attached {
 		for id, a := range endpoints {
 			if a.ContainerID == containerID {
 				a.ContainerName = newName
 				endpoints[id] = a
+				s.called.put(s.networks[networkID], a)
 			}
 		}
 	}

@@ -31,7 +31,7 @@ if [ ! -e $work/guest.tar ]; then
 	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
 	. /etc/os-release
 	mmdebstrap --variant=minbase --mode=root --quiet --format=tar \
-		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,nftables,curl,kmod,mount \
+		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,nftables,curl,bind9-dnsutils,kmod,mount \
 		"$VERSION_CODENAME" $work/guest.tar.tmp
 	mv $work/guest.tar.tmp $work/guest.tar
 fi

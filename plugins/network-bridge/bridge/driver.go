@@ -175,7 +175,7 @@ func (d *Driver) sweepLinks() error {
 	for _, link := range links {
 		a := link.Attrs()
 		if bridges[a.MasterIndex] && link.Type() == "veth" && strings.HasPrefix(a.Name, hostLink("")) && !known[a.Name] {
-			d.sweeper.add(a.Name, 0)
+			d.sweeper.add(a.Name, "", 0)
 		}
 	}
 	return nil
@@ -270,7 +270,7 @@ func (d *Driver) Reconcile(_ context.Context, networkIDs, endpointIDs []string) 
 		for id, e := range s.endpoints {
 			if !valid[id] {
 				errs = append(errs, d.forget(s, e))
-				d.sweeper.add(hostLink(id), 0)
+				d.sweeper.add(hostLink(id), "", 0)
 			}
 		}
 	}

@@ -342,3 +342,27 @@ func TestSeveralNetworksAndTheirGateway(t *testing.T) {
 		t.Errorf("unknown endpoint: %v", err)
 	}
 }
+
+// A running container that leaves a network and comes back gets the name of its
+// interface again, although links are deleted with some delay.
+func TestConnectingAgainAtOnce(t *testing.T) {
+	l := newLab(t)
+	l.network("net", nil)
+	e := l.container("net", "a0", nil)
+	for i := range 4 {
+		if err := l.Detach(t.Context(), "net", e.EndpointID); err != nil {
+			t.Fatal(err)
+		}
+		e = l.container("net", fmt.Sprint("a", i+1), func(a *network.Attachment) { a.Netns = e.Netns })
+		if got := l.shIn(e.Netns, "ip -br -4 addr show"); !strings.Contains(got, "eth0") || !strings.Contains(got, e.IPv4.String()) || strings.Contains(got, "eth1") {
+			t.Errorf("interfaces %q, want one with %s", got, e.IPv4)
+		}
+	}
+	// A name that something else has stays an error.
+	l.shIn(e.Netns, "ip link add taken type veth peer name taken-peer")
+	a := l.attachment("net", "other")
+	a.Netns, a.Interface = e.Netns, "taken"
+	if _, err := l.Attach(t.Context(), a); err == nil || !strings.Contains(err.Error(), "file exists") {
+		t.Errorf("an interface of that name exists: %v", err)
+	}
+}

@@ -52,7 +52,7 @@ func (d *Driver) Attach(_ context.Context, a network.Attachment) (network.Endpoi
 		if undone := errors.Join(d.firewall.removePorts(s, e), d.forget(s, e)); undone != nil {
 			d.log.Error("undoing an attachment", "endpoint", e.EndpointID, "error", undone)
 		}
-		d.sweeper.add(hostLink(e.EndpointID), 0)
+		d.sweeper.add(hostLink(e.EndpointID), e.Netns, 0)
 		return network.Endpoint{}, fmt.Errorf("attaching to network %s: %w", s.Name, err)
 	}
 	d.forgetFlows(e.Ports)
@@ -62,6 +62,10 @@ func (d *Driver) Attach(_ context.Context, a network.Attachment) (network.Endpoi
 // connect plugs an endpoint in, with the bridge made anew if somebody removed it.
 func (d *Driver) connect(s *netState, e network.Endpoint, a network.Attachment, own endpointOptions) error {
 	err := plug(s, e, a, own, d.config.MTU)
+	if errors.Is(err, unix.EEXIST) && d.sweeper.hurry(e.Netns) {
+		// The name was that of a connection that has just ended.
+		err = plug(s, e, a, own, d.config.MTU)
+	}
 	var missing netlink.LinkNotFoundError
 	if !errors.As(err, &missing) {
 		return err
@@ -135,7 +139,7 @@ func (d *Driver) Detach(_ context.Context, networkID, endpointID string) error {
 	d.forgetFlows(e.Ports)
 	// The link goes with its namespace, which the engine is about to drop; one that
 	// is still there after a while is a running container's and is deleted.
-	d.sweeper.add(hostLink(endpointID), namespaceGrace)
+	d.sweeper.add(hostLink(endpointID), e.Netns, namespaceGrace)
 	return err
 }
 

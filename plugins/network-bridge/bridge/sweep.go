@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +23,9 @@ type linkSweeper struct {
 }
 
 type dueLink struct {
-	name string
-	at   time.Time
+	name  string
+	netns string // path of the namespace of its far end, if there was one
+	at    time.Time
 }
 
 func newLinkSweeper(log hclog.Logger) *linkSweeper {
@@ -32,9 +34,9 @@ func newLinkSweeper(log hclog.Logger) *linkSweeper {
 	return s
 }
 
-func (s *linkSweeper) add(name string, after time.Duration) {
+func (s *linkSweeper) add(name, netns string, after time.Duration) {
 	s.mu.Lock()
-	s.due = append(s.due, dueLink{name, time.Now().Add(after)})
+	s.due = append(s.due, dueLink{name, netns, time.Now().Add(after)})
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -76,6 +78,25 @@ func (s *linkSweeper) next() (string, time.Duration) {
 		wait = min(wait, left)
 	}
 	return "", wait
+}
+
+// hurry removes the links with an end in a namespace now, and answers whether
+// there was one.
+func (s *linkSweeper) hurry(netns string) bool {
+	s.mu.Lock()
+	var now []dueLink
+	s.due = slices.DeleteFunc(s.due, func(link dueLink) bool {
+		if link.netns != netns {
+			return false
+		}
+		now = append(now, link)
+		return true
+	})
+	s.mu.Unlock()
+	for _, link := range now {
+		s.remove(link.name)
+	}
+	return len(now) > 0
 }
 
 func (s *linkSweeper) remove(name string) {
