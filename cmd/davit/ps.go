@@ -73,10 +73,7 @@ func containerRow(c container.Summary, full bool) row {
 	for _, name := range c.Names {
 		names = append(names, strings.TrimPrefix(name, "/"))
 	}
-	var labels, mounts, networks []string
-	for key, value := range c.Labels {
-		labels = append(labels, key+"="+value)
-	}
+	var mounts, networks []string
 	volumes := 0
 	for _, m := range c.Mounts {
 		name := m.Name
@@ -92,7 +89,6 @@ func containerRow(c container.Summary, full bool) row {
 			networks = append(networks, name)
 		}
 	}
-	slices.Sort(labels)
 	slices.Sort(networks)
 	created := time.Unix(c.Created, 0)
 	size := units.HumanSizeWithPrecision(float64(c.SizeRw), 3)
@@ -102,9 +98,19 @@ func containerRow(c container.Summary, full bool) row {
 	return row{
 		"ID": shown(c.ID, full), "Image": c.Image, "Command": strconv.Quote(command), "RunningFor": ago(created),
 		"CreatedAt": created.Format("2006-01-02 15:04:05 -0700 MST"), "Status": c.Status, "State": string(c.State), "Ports": ports(c.Ports),
-		"Names": strings.Join(names, ","), "Labels": strings.Join(labels, ","), "Mounts": strings.Join(mounts, ","),
+		"Names": strings.Join(names, ","), "Labels": joined(c.Labels), "Mounts": strings.Join(mounts, ","),
 		"Networks": strings.Join(networks, ","), "Size": size, "LocalVolumes": strconv.Itoa(volumes),
 	}
+}
+
+// joined is labels as "key=value,…", in order.
+func joined(labels map[string]string) string {
+	list := make([]string, 0, len(labels))
+	for key, value := range labels {
+		list = append(list, key+"="+value)
+	}
+	slices.Sort(list)
+	return strings.Join(list, ",")
 }
 
 func ago(t time.Time) string { return units.HumanDuration(time.Since(t)) + " ago" }

@@ -163,28 +163,6 @@ func (a *app) showEvent(m events.Message, format string) error {
 	return nil
 }
 
-func dfCommand(a *app) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use: "df [OPTIONS]", Short: "Show disk usage", Args: exactly(0),
-		RunE: a.with(func(cmd *cobra.Command, api *client.Client, _ []string) error {
-			u, err := api.DiskUsage(cmd.Context(), client.DiskUsageOptions{Containers: true, Images: true, Volumes: true})
-			if err != nil {
-				return err
-			}
-			size := func(v int64) string { return units.HumanSizeWithPrecision(float64(v), 4) }
-			rows := []row{
-				{"Type": "Images", "TotalCount": u.Images.TotalCount, "Active": u.Images.ActiveCount, "Size": size(u.Images.TotalSize), "Reclaimable": size(u.Images.Reclaimable)},
-				{"Type": "Containers", "TotalCount": u.Containers.TotalCount, "Active": u.Containers.ActiveCount, "Size": size(u.Containers.TotalSize), "Reclaimable": size(u.Containers.Reclaimable)},
-				{"Type": "Local Volumes", "TotalCount": u.Volumes.TotalCount, "Active": u.Volumes.ActiveCount, "Size": size(u.Volumes.TotalSize), "Reclaimable": size(u.Volumes.Reclaimable)},
-			}
-			return listing{format: format, columns: []column{{"Type", "TYPE"}, {"TotalCount", "TOTAL"}, {"Active", "ACTIVE"}, {"Size", "SIZE"}, {"Reclaimable", "RECLAIMABLE"}}}.print(a.out, rows)
-		}),
-	}
-	cmd.Flags().StringVar(&format, "format", "", "Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template")
-	return cmd
-}
-
 // systemPrune removes what nothing uses, in the order in which one frees the next.
 func systemPrune(a *app) *cobra.Command {
 	var p pruneFlags

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -19,6 +20,9 @@ func volumeCreate(a *app) *cobra.Command {
 		Use: "create [OPTIONS] [VOLUME]", Short: "Create a volume", Args: between(0, 1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
 			if len(args) == 1 {
+				if o.Name != "" {
+					return errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg")
+				}
 				o.Name = args[0]
 			}
 			o.DriverOpts, o.Labels = pairs(options), pairs(labels)
@@ -54,9 +58,9 @@ func volumeList(a *app) *cobra.Command {
 			}
 			var rows []row
 			for _, v := range list.Items {
-				rows = append(rows, row{"Driver": v.Driver, "Name": v.Name, "Mountpoint": v.Mountpoint, "Scope": v.Scope, "Labels": v.Labels})
+				rows = append(rows, volumeRow(v))
 			}
-			l := listing{format: format, columns: []column{{"Driver", "DRIVER"}, {"Name", "VOLUME NAME"}}, all: []column{{"Mountpoint", "MOUNTPOINT"}, {"Scope", "SCOPE"}, {"Labels", "LABELS"}}}
+			l := listing{format: format, columns: []column{{"Driver", "DRIVER"}, {"Name", "VOLUME NAME"}}, all: []column{{"Mountpoint", "MOUNTPOINT"}, {"Scope", "SCOPE"}, {"Labels", "LABELS"}, {"Links", "LINKS"}, {"Size", "SIZE"}}}
 			if quiet {
 				l.quiet = "Name"
 			}

@@ -3,7 +3,10 @@ package api
 import (
 	"net/http"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/volume"
+
+	"github.com/davit-engine/davit/core/filter"
 )
 
 func (s *server) volumeRoutes() {
@@ -12,7 +15,7 @@ func (s *server) volumeRoutes() {
 	s.handle("POST /volumes/create", s.volumeCreate)
 	s.handle("POST /volumes/prune", s.volumesPrune)
 	s.handle("DELETE /volumes/{name}", s.volumeRemove)
-	s.handle("PUT /volumes/{name}", func(_ http.ResponseWriter, r *http.Request) error { return notImplemented(r) })
+	s.handle("PUT /volumes/{name}", s.volumeUpdate)
 }
 
 func (s *server) volumeList(w http.ResponseWriter, r *http.Request) error {
@@ -52,6 +55,13 @@ func (s *server) volumesPrune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if before(r, "1.42") {
+		// Named and anonymous volumes were not told apart.
+		if args == nil {
+			args = filter.Args{}
+		}
+		args["all"] = []string{"true"}
+	}
 	report, err := s.Backend.VolumesPrune(r.Context(), args)
 	if err != nil {
 		return err
@@ -61,4 +71,9 @@ func (s *server) volumesPrune(w http.ResponseWriter, r *http.Request) error {
 
 func (s *server) volumeRemove(w http.ResponseWriter, r *http.Request) error {
 	return done(w, true, s.Backend.VolumeRemove(r.Context(), r.PathValue("name"), flag(r.URL.Query(), "force")))
+}
+
+// volumeUpdate changes cluster volumes, and nothing else, in Docker.
+func (s *server) volumeUpdate(http.ResponseWriter, *http.Request) error {
+	return errdefs.ErrUnavailable.WithMessage("volume update only valid for cluster volumes, but swarm is unavailable")
 }

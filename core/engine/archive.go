@@ -18,6 +18,7 @@ import (
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/rootfs"
 	"github.com/davit-engine/davit/sdk/mount"
+	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // withRoot runs fn on a container's filesystem: that of the running process, or
@@ -34,17 +35,27 @@ func (e *Engine) withRoot(ctx context.Context, r container.Record, readOnly bool
 	if err != nil {
 		return err
 	}
-	mounts = slices.Clone(mounts)
-	for _, m := range r.Mounts {
-		if m.Type != mobymount.TypeTmpfs && m.Source != "" {
+	return e.borrowVolumes(ctx, r, func(given map[string]mount.Mount) error {
+		all := slices.Clone(mounts)
+		for _, m := range r.Mounts {
+			volume, borrowed := given[m.Destination]
+			if !borrowed {
+				volume = mount.Mount{Type: "bind", Source: m.Source}
+			}
+			if m.Type == mobymount.TypeTmpfs || volume.Type != "bind" {
+				continue
+			}
 			options := []string{"rbind"}
 			if !m.RW {
 				options = append(options, "ro")
 			}
-			mounts = append(mounts, mount.Mount{Type: "bind", Source: m.Source, Target: m.Destination, Options: options})
+			if m.Subpath != "" {
+				options = append(options, runtime.SubdirOption+m.Subpath)
+			}
+			all = append(all, mount.Mount{Type: "bind", Source: volume.Source, Target: m.Destination, Options: options})
 		}
-	}
-	return rootfs.Mounted(ctx, mounts, readOnly, fn)
+		return rootfs.Mounted(ctx, all, readOnly, fn)
+	})
 }
 
 // pathError is Docker's text for a path that is not there.

@@ -97,7 +97,8 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return response, err
 	}
 	u.add(func(context.Context) error { return e.removeDir(r.ID) })
-	if err := e.prepareMounts(ctx, &r, img, &u); err != nil {
+	defer e.Volumes.Settled(r.ID)
+	if err := e.prepareMounts(ctx, &r, &u); err != nil {
 		return response, err
 	}
 	c, err := e.containers.Add(r)

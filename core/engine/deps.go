@@ -108,17 +108,27 @@ type Networks interface {
 // Volumes is what the engine needs of volume.Service.
 type Volumes interface {
 	// Ensure answers the named volume and creates it with the driver (empty:
-	// default) if it does not exist. owner is the container that an anonymous
-	// volume is made for, empty for a named one.
-	Ensure(ctx context.Context, req mobyvolume.CreateRequest, owner string) (vol mobyvolume.Volume, fresh bool, err error)
+	// default) if it does not exist. It is reserved for the container until Settled.
+	// An anonymous volume goes with its container.
+	Ensure(ctx context.Context, req mobyvolume.CreateRequest, containerID string, anonymous bool) (vol mobyvolume.Volume, fresh bool, err error)
+	// Settled says that a container is made, or given up: what it has is known from
+	// its record.
+	Settled(containerID string)
 	// Disown lets an anonymous volume outlive the container it was made for.
 	Disown(name string) error
 	// Sweep removes anonymous volumes whose container does not exist and which
 	// nobody else uses.
 	Sweep(ctx context.Context, exists func(containerID string) bool, users func(name string) []string) error
-	// Mount and Unmount bracket a container's use of a volume.
-	Mount(ctx context.Context, name, containerID string) (mount.Mount, error)
+	// Mount and Unmount bracket a container's use of a volume. The details are those
+	// of the event.
+	Mount(ctx context.Context, name, containerID string, details map[string]string) (mount.Mount, error)
 	Unmount(ctx context.Context, name, containerID string) error
+	// Borrow mounts a volume for the engine's own work until it is given back.
+	Borrow(ctx context.Context, name string) (m mount.Mount, giveBack func() error, err error)
+	// Fill runs fn with a borrowed volume that nobody else fills meanwhile.
+	Fill(ctx context.Context, name string, fn func(mount.Mount) error) error
+	// Size measures a volume, in bytes; -1 if nobody can tell.
+	Size(ctx context.Context, name string) int64
 	// Reconcile is called at start-up and after a restart of one driver with all
 	// claims in use.
 	Reconcile(ctx context.Context, driver string, inUse []volume.Claim) error

@@ -153,12 +153,7 @@ func (e *Engine) SystemDiskUsage(ctx context.Context) (system.DiskUsage, error) 
 	}
 	usage.VolumeUsage = &mobyvolume.DiskUsage{TotalCount: int64(len(volumes.Volumes))}
 	for _, v := range volumes.Volumes {
-		size, users := int64(-1), int64(len(e.volumeUsers(v.Name)))
-		if driver, err := e.Drivers.Volume(v.Driver); err == nil {
-			if measured, err := driver.Usage(ctx, v.Name); err == nil {
-				size = measured.Size
-			}
-		}
+		size, users := e.Volumes.Size(ctx, v.Name), int64(len(e.volumeUsers(v.Name)))
 		v.UsageData = &mobyvolume.UsageData{Size: size, RefCount: users}
 		usage.VolumeUsage.Items = append(usage.VolumeUsage.Items, v)
 		usage.VolumeUsage.TotalSize += max(size, 0)

@@ -2,7 +2,6 @@ package rootfs
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,8 +14,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
-
-	"github.com/davit-engine/davit/sdk/mount"
 )
 
 // xattrPrefix marks extended attributes in PAX records, as GNU tar and Docker
@@ -227,36 +224,4 @@ func (v *View) Extract(dir string, r io.Reader, o ExtractOptions) error {
 	}
 	defer func() { _ = root.Close() }()
 	return extract(root, v.ids, r, o)
-}
-
-// CopyUp fills a host directory with what a root filesystem has at name: owners,
-// modes, times and attributes included. A path that is not a directory there
-// leaves the host directory as it is.
-func CopyUp(ctx context.Context, mounts []mount.Mount, name, into string) error {
-	reader, writer := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := Mounted(ctx, mounts, true, func(v *View) error {
-			stat, err := v.Stat(name + "/")
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || err == nil && !stat.Mode.IsDir() {
-				return tar.NewWriter(writer).Close()
-			}
-			if err != nil {
-				return err
-			}
-			return v.Archive(name+"/.", writer)
-		})
-		_ = writer.CloseWithError(err)
-		done <- err
-	}()
-	root, err := os.OpenRoot(into)
-	if err == nil {
-		err = extract(root, user.IdentityMapping{}, reader, ExtractOptions{})
-		_ = root.Close()
-	}
-	_ = reader.CloseWithError(err) // lets the writer end if we could not go on
-	if failed := <-done; err == nil {
-		err = failed
-	}
-	return err
 }

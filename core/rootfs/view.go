@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/mount"
+	davitruntime "github.com/davit-engine/davit/sdk/runtime"
 )
 
 // View is a root filesystem one can look into; it is valid inside the function
@@ -93,6 +93,15 @@ func (v *View) attach(m mount.Mount, readOnly bool) error {
 		defer func() { _ = unix.Close(fd) }()
 		target = fdPath(fd)
 	}
+	source := m.Source
+	if i := slices.IndexFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, davitruntime.SubdirOption) }); i >= 0 {
+		part, err := OpenBelow(m.Source, strings.TrimPrefix(m.Options[i], davitruntime.SubdirOption))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = part.Close() }()
+		source = fdPath(int(part.Fd()))
+	}
 	flags, data := split(m.Options)
 	if readOnly {
 		flags |= unix.MS_RDONLY
@@ -103,7 +112,7 @@ func (v *View) attach(m mount.Mount, readOnly bool) error {
 	if flags&unix.MS_BIND == 0 && m.Type != "bind" {
 		return unix.Mount(m.Source, target, m.Type, flags, strings.Join(data, ","))
 	}
-	if err := unix.Mount(m.Source, target, "", unix.MS_BIND|flags&unix.MS_REC, ""); err != nil {
+	if err := unix.Mount(source, target, "", unix.MS_BIND|flags&unix.MS_REC, ""); err != nil {
 		return err
 	}
 	if flags&unix.MS_RDONLY == 0 {
@@ -184,18 +193,25 @@ func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // open opens a path below the root, links resolved inside it.
 func (v *View) open(name string, flags uint64) (int, error) {
-	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	// A rename anywhere on the machine makes the kernel unsure of "..": it asks to
-	// be asked again.
+	fd, err := openat2(v.root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// openat2 asks again where a rename anywhere on the machine made the kernel unsure
+// of "..".
+func openat2(dir int, name string, how *unix.OpenHow) (int, error) {
 	const attempts = 128
 	err := error(unix.EAGAIN)
 	for i := 0; i < attempts && (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)); i++ {
 		var fd int
-		if fd, err = unix.Openat2(v.root, name, how); err == nil {
+		if fd, err = unix.Openat2(dir, name, how); err == nil {
 			return fd, nil
 		}
 	}
-	return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	return -1, err
 }
 
 // ReadFile reads a small file, at most 4 MiB of it. What is not a regular file
@@ -278,21 +294,6 @@ func (v *View) Stat(name string) (mobycontainer.PathStat, error) {
 		stat.LinkTarget = absolute(target)
 	}
 	return stat, nil
-}
-
-// Within says whether a subpath of a host directory exists and does not lead out
-// of it: nil, or why not. It is true only for the moment.
-func Within(dir, subpath string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	if !filepath.IsLocal(subpath) {
-		return fmt.Errorf("%q leads out of the volume: %w", subpath, errdefs.ErrInvalidArgument)
-	}
-	_, err = root.Stat(subpath)
-	return err
 }
 
 // Path is the root as a path that the calling function may use on its own

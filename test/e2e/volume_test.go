@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -129,7 +130,7 @@ func TestVolumeOptionsThatCannotBe(t *testing.T) {
 		c.ok("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/no/such", name)
 		place := c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", name)
 		why := "error while mounting volume '" + place + "': failed to mount local volume: mount /no/such:" + place + ", flags: 0x1000: no such file or directory"
-		c.contains(c.run("run", "--rm", "-v", name+":/m", "busybox", "true").err, why)
+		c.fails(127, why, "run", "--rm", "-v", name+":/m", "busybox", "true") // the clients take the text for the program's
 		c.ok("volume", "rm", name)
 	})
 }
@@ -183,4 +184,125 @@ func TestMountedVolumesSurviveCrashes(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(place)); !os.IsNotExist(err) {
 		t.Errorf("the volume's directory: %v", err)
 	}
+}
+
+// An empty volume is filled from the image when a container is made, whoever made
+// the volume; one with something in it is not.
+func TestVolumesAreFilledFromTheImage(t *testing.T) {
+	both(t, func(c *client) {
+		volume := c.own("v")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", volume) })
+		c.ok("volume", "create", volume)
+		c.equal(c.ok("run", "--rm", "-v", volume+":/data:nocopy", "busybox", "ls", "/data"), "")
+		c.equal(c.ok("run", "--rm", "--mount", "type=volume,source="+volume+",target=/data,volume-nocopy", "busybox", "ls", "/data"), "")
+		c.equal(c.ok("run", "--rm", "-v", volume+":/data", "busybox", "ls", "/data"), "from-image")
+		c.ok("run", "--rm", "-v", volume+":/data", "busybox", "sh", "-c", "rm /data/from-image; echo own > /data/own")
+		c.equal(c.ok("run", "--rm", "-v", volume+":/data", "busybox", "ls", "/data"), "own")
+		// A filesystem that is mounted is filled, too, and keeps it.
+		dir := c.TempDir()
+		bound := c.own("bound")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", bound) })
+		c.ok("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device="+dir, bound)
+		c.ok("create", "--name", c.own("made"), "-v", bound+":/data", "busybox")
+		c.Cleanup(func() { c.run("rm", "-fv", c.own("made")) })
+		c.equal(read(c.T, filepath.Join(dir, "from-image")), "image\n")
+		c.equal(mountedAt(c.T, c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", bound)), "")
+		// Files are copied into and out of it while nothing runs.
+		c.equal(c.with("").ok("cp", c.own("made")+":/data/from-image", filepath.Join(dir, "copy")), "")
+		c.equal(read(c.T, filepath.Join(dir, "copy")), "image\n")
+	})
+}
+
+func TestPartsOfVolumes(t *testing.T) {
+	both(t, func(c *client) {
+		volume, box := c.own("v"), c.own("box")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", volume) })
+		part := func(name string) string {
+			return "type=volume,source=" + volume + ",target=/data,volume-subpath=" + name
+		}
+		c.ok("run", "--rm", "-v", volume+":/v", "busybox", "sh", "-c", "mkdir -p /v/a/b; echo yes >/v/a/b/file; mkdir /v/empty; ln -s /etc /v/out; echo top >/v/top")
+		place := c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", volume)
+		c.fails(127, "cannot access path "+place+"/nosuch: no such file or directory", "run", "--rm", "--mount", part("nosuch"), "busybox", "true")
+		c.fails(125, "path concatenation escapes the base directory", "run", "--rm", "--mount", part("out"), "busybox", "true")
+		c.fails(125, "subpath must be a relative path within the volume", "run", "--rm", "--mount", part("../x"), "busybox", "true")
+		c.fails(125, "must not set Subpath when using anonymous volumes", "run", "--rm", "--mount", "type=volume,target=/data,volume-subpath=a", "busybox", "true")
+		c.equal(c.ok("run", "--rm", "--mount", part("empty"), "busybox", "ls", "/data"), "from-image")
+		c.equal(c.ok("run", "--rm", "--mount", "type=volume,source="+volume+",target=/file,volume-subpath=top,readonly", "busybox", "cat", "/file"), "top")
+		// A container that does not run has the same part.
+		c.ok("create", "--name", box, "--mount", part("a/b"), "busybox")
+		c.Cleanup(func() { c.run("rm", "-fv", box) })
+		c.contains(c.ok("cp", box+":/data/file", "-"), "yes")
+		// It can be gone when the container starts.
+		c.ok("run", "--rm", "-v", volume+":/v", "busybox", "rm", "-r", "/v/a")
+		c.fails(1, "cannot access path "+place+"/a/b", "start", box)
+	})
+}
+
+func TestVolumeSpecificationsThatCannotBe(t *testing.T) {
+	both(t, func(c *client) {
+		name := c.own("v")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", name) })
+		for spec, why := range map[string]string{
+			name + ":/x:rshared": `invalid mount config for type "volume": field BindOptions must not be specified`,
+			name + ":/x:purple":  "invalid mode: purple", name + ":/x:ro,rw": "invalid mode: ro,rw", "/etc:/x:z,Z": "invalid mode: z,Z",
+			name + ":/": "destination can't be '/'", name + ":x": "invalid mount path: 'x' mount path must be absolute",
+		} {
+			c.fails(125, why, "run", "--rm", "-v", spec, "busybox", "true")
+		}
+		c.fails(125, "invalid volume specification: '/x:ro'", "run", "--rm", "-v", "/x:ro", "busybox", "true")
+		c.background("box", "-v", name+":/v", "busybox", "sleep", "600")
+		c.fails(125, "invalid mode: rshared", "run", "--rm", "--volumes-from", c.own("box")+":rshared", "busybox", "true")
+		c.fails(125, "invalid mode: nocopy", "run", "--rm", "--volumes-from", c.own("box")+":nocopy", "busybox", "true")
+		c.fails(1, "Read-only file system", "run", "--rm", "--volumes-from", c.own("box")+":ro,z", "busybox", "touch", "/v/x")
+		c.ok("run", "--rm", "--volumes-from", c.own("box")+":z", "busybox", "touch", "/v/x")
+	})
+}
+
+func TestVolumesPruneAndUsage(t *testing.T) {
+	for _, name := range []string{"docker", "davit"} {
+		t.Run(name, func(t *testing.T) { // alone with their engine: prune means all volumes
+			c := newClient(t, name, ownEngine(t, private.Options{}))
+			c.ok("volume", "create", "--label", "keep=yes", "named")
+			c.background("box", "-v", "used:/u", "-v", "/anonymous", "busybox", "sleep", "600")
+			c.ok("exec", c.own("box"), "sh", "-c", "head -c 5000 /dev/zero > /u/a; ln /u/a /u/b; mkdir /u/d")
+			anonymous := c.ok("volume", "create")
+			c.equal(c.ok("volume", "ls", "-q", "-f", "dangling=true", "-f", "name=named"), "named")
+			c.contains(c.ok("volume", "ls", "-q", "-f", "label=com.docker.volume.anonymous"), anonymous)
+			table := c.ok("system", "df", "-v")
+			for _, row := range []string{"used +1 +5kB", "named +0 +0B"} {
+				if !regexp.MustCompile(row).MatchString(table) {
+					t.Errorf("no row %q in\n%s", row, table)
+				}
+			}
+			c.contains(c.ok("volume", "prune", "-f"), anonymous)
+			c.equal(strconv.Itoa(len(strings.Fields(c.ok("volume", "ls", "-q")))), "3")
+			c.ok("volume", "prune", "-f", "--all", "--filter", "label!=keep=yes")
+			c.contains(c.ok("volume", "ls", "-q"), "named")
+			c.contains(c.ok("volume", "prune", "-f", "--filter", "all=1"), "named")
+			// With its container goes what nobody named.
+			id := c.ok("inspect", "-f", "{{.Id}}", c.own("box"))
+			c.fails(1, "remove used: volume is in use - ["+id+"]", "volume", "rm", "-f", "used")
+			c.ok("rm", "-fv", c.own("box"))
+			c.equal(c.ok("volume", "ls", "-q"), "used")
+			c.ok("volume", "rm", "-f", "used", "nosuch")
+		})
+	}
+}
+
+// Somebody removed a volume's directory on the host.
+func TestAVolumeWhoseDataIsGone(t *testing.T) {
+	both(t, func(c *client) {
+		volume, box := c.own("v"), c.own("box")
+		c.Cleanup(func() { c.run("volume", "rm", "-f", volume) })
+		c.ok("create", "--name", box, "-v", volume+":/v", "busybox", "true")
+		c.Cleanup(func() { c.run("rm", "-fv", box) })
+		place := c.ok("volume", "inspect", "-f", "{{.Mountpoint}}", volume)
+		if err := os.RemoveAll(filepath.Dir(place)); err != nil {
+			c.Fatal(err)
+		}
+		c.fails(1, "the data of volume "+volume+" is gone, "+place+" was removed by somebody else", "start", box)
+		c.ok("rm", box)
+		c.ok("volume", "rm", volume)
+		c.equal(c.ok("run", "--rm", "-v", volume+":/v", "busybox", "echo", "works"), "works")
+	})
 }
