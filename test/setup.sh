@@ -27,6 +27,8 @@ test)
 	want buildah buildah "builds with davit-oci in the place of runc"
 	want podman podman "runs containers with davit-oci in the place of runc"
 	want ps procps "docker top asks for ps's columns"
+	want dbus-daemon dbus-daemon "the bus of a stand-in for systemd"
+	want strace strace "shows what davit-oci does not do"
 	want mkfs.ext4 e2fsprogs "a small filesystem for the disk-full tests"
 	want nft nftables "looks at, and flushes, the rules that network-bridge makes"
 	want ip iproute2 "makes other hosts for the tests of network-bridge"

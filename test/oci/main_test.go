@@ -29,6 +29,8 @@ type oci struct {
 	// id is the containers' prefix: cgroups are below the host's root, where names
 	// must not meet.
 	id string
+	// global are options in front of every command.
+	global []string
 }
 
 func newRuntime(t *testing.T) *oci {
@@ -89,7 +91,7 @@ type result struct {
 }
 
 func (r *oci) command(args ...string) *exec.Cmd {
-	return exec.Command(r.bin, append([]string{"--root", r.root}, args...)...)
+	return exec.Command(r.bin, slices.Concat([]string{"--root", r.root}, r.global, args)...)
 }
 
 func run(cmd *exec.Cmd) result {

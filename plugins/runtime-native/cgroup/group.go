@@ -39,6 +39,8 @@ type Group struct {
 // hierarchies is what differs between v1 and v2.
 type hierarchies interface {
 	version() int
+	// dir is the directory of a controller's files, empty if the host has none.
+	dir(controller string) string
 	// dirs are the group's existing directories.
 	dirs() []string
 	// procs is the directory that lists the group's processes.
@@ -124,12 +126,22 @@ func (g *Group) JoinPaths() []string {
 	return files
 }
 
-// FD opens the group's directory for CLONE_INTO_CGROUP (v2).
-func (g *Group) FD() (*os.File, error) {
-	if g.version() == 1 {
-		return nil, fmt.Errorf("cgroup v1 cannot be joined by clone: %w", errdefs.ErrNotImplemented)
+// Joining says how a process gets into the group: the files into which its parent's
+// thread writes "0" before it forks, and the directory that it is born in
+// (CLONE_INTO_CGROUP); none or empty for neither.
+//
+// On v1 there may be both: systemd keeps count of processes on a v2 hierarchy without
+// controllers beside v1, and only it makes groups there.
+func (g *Group) Joining() (files []string, dir string) {
+	if g.version() == 2 {
+		return nil, filepath.Join(mountpoint, g.path)
 	}
-	return os.OpenFile(filepath.Join(mountpoint, g.path), unix.O_PATH|unix.O_DIRECTORY, 0)
+	var fs unix.Statfs_t
+	beside := filepath.Join(mountpoint, "unified", g.path)
+	if unix.Statfs(beside, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		dir = beside
+	}
+	return g.JoinPaths(), dir
 }
 
 // Update changes limits; those that resources does not name stay.

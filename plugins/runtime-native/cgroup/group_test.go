@@ -53,7 +53,8 @@ func command(ctx context.Context, g *Group, script string) (*exec.Cmd, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if g.Version() == 2 {
 		// The directory is open until the command is collected.
-		dir, err := g.FD()
+		_, path := g.Joining()
+		dir, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}

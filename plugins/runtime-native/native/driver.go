@@ -24,8 +24,10 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
+	"github.com/davit-engine/davit/plugins/runtime-native/systemd"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
@@ -112,17 +114,17 @@ func (d *Driver) sweep() (ids []string) {
 	return ids
 }
 
-// undo removes a container of which there is only a directory. Its cgroup's path
-// is in the intent that Create leaves first.
+// undo removes a container of which there is only a directory. Where its cgroup is
+// says the intent that Create leaves first.
 func (d *Driver) undo(ctx context.Context, id string) error {
 	body, err := os.ReadFile(filepath.Join(d.dir(id), "intent"))
 	if err == nil && len(body) > 0 {
-		group, err := cgroup.Open(string(body))
+		place, err := placement.Decode(body)
 		if err == nil {
 			// Without its container's init a monitor ends by itself.
-			err = errors.Join(group.Kill(), group.Delete(ctx))
+			err = place.Discard(ctx)
 		}
-		if err != nil && !errdefs.IsNotFound(err) && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
 			return err
 		}
 	}
@@ -166,8 +168,16 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
 		return runtime.Process{}, fmt.Errorf("linux.cgroupsPath is missing: %w", errdefs.ErrInvalidArgument)
 	}
+	place, monitors, err := place(spec.Linux.CgroupsPath, c.ID)
+	if err != nil {
+		return runtime.Process{}, err
+	}
+	intent, err := place.Encode()
+	if err != nil {
+		return runtime.Process{}, err
+	}
 	// Before there is an intent: undoing a creation kills what is in its cgroup.
-	if err := cgroup.Vacant(spec.Linux.CgroupsPath); err != nil {
+	if err := cgroup.Vacant(place.Cgroup); err != nil {
 		return runtime.Process{}, err
 	}
 	dir := d.dir(c.ID)
@@ -188,16 +198,17 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 			}
 		}
 	}()
-	if err := os.WriteFile(filepath.Join(dir, "intent"), []byte(spec.Linux.CgroupsPath), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "intent"), intent, 0o600); err != nil {
 		return runtime.Process{}, err
 	}
 	if err := os.Mkdir(filepath.Join(dir, rootfsName), 0o700); err != nil {
 		return runtime.Process{}, err
 	}
-	group, err := cgroup.Create(spec.Linux.CgroupsPath, cgroup.WithDefaultDevices(spec.Linux.Resources))
+	group, hold, err := place.Create(ctx, "davit container "+c.ID, cgroup.WithDefaultDevices(spec.Linux.Resources), spec.Annotations)
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("making the cgroup: %w", err)
 	}
+	defer hold.Release()
 	config, err := d.monitorConfig(&spec, c, dir, group)
 	if err != nil {
 		return runtime.Process{}, err
@@ -209,7 +220,6 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	monitors := path.Join(path.Dir(spec.Linux.CgroupsPath), "monitors")
 	pid, created, err := d.spawner.spawn(ctx, dir, monitors, config)
 	if err != nil {
 		return runtime.Process{}, err
@@ -223,12 +233,23 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err := netdev.Move(fmt.Sprintf("/proc/%d/ns/net", created.PID), spec.Linux.NetDevices); err != nil {
 		return runtime.Process{}, err
 	}
-	r := record{PID: created.PID, Monitor: pid, MonitorStart: proc.StartTime(pid), Cgroup: spec.Linux.CgroupsPath}
+	r := record{PID: created.PID, Monitor: pid, MonitorStart: proc.StartTime(pid), Placement: place}
 	if err := d.save(c.ID, r); err != nil {
 		return runtime.Process{}, err
 	}
 	d.watchMemory(c.ID, group)
 	return runtime.Process{PID: created.PID, Socket: d.socket(c.ID)}, nil
+}
+
+// place is where a container's cgroup will be, and that of its monitor, which is
+// outside of its container's limits. Where systemd makes cgroups all monitors share
+// one unit.
+func place(cgroupsPath, id string) (container, monitors placement.Placement, err error) {
+	if !systemd.IsCgroupsPath(cgroupsPath) {
+		return placement.Placement{Cgroup: cgroupsPath}, placement.Placement{Cgroup: path.Join(path.Dir(cgroupsPath), "monitors")}, nil
+	}
+	scope, err := systemd.Parse(cgroupsPath, id)
+	return placement.InScope(scope), placement.InScope(systemd.Scope{Name: "davit-monitors.scope", Slice: systemd.SystemSlice}), err
 }
 
 func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
@@ -277,24 +298,12 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join, Birth: t.Birth,
 		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID, Listener: translate.Listener(spec, c.ID, dir),
 	}
-	config.CgroupFiles, config.CgroupDir, err = membership(group)
-	return config, err
+	config.CgroupFiles, config.CgroupDir = group.Joining()
+	return config, nil
 }
 
 // keyring is the name of a container's session keyring.
 func keyring(id string) string { return "_ses." + id }
-
-// membership says how a process gets into the group.
-func membership(group *cgroup.Group) (files []string, dir string, err error) {
-	if group.Version() == 1 {
-		return group.JoinPaths(), "", nil
-	}
-	fd, err := group.FD()
-	if err != nil {
-		return nil, "", err
-	}
-	return nil, fd.Name(), fd.Close()
-}
 
 func streams(io runtime.IO) monitor.Streams {
 	s := monitor.Streams{Terminal: io.Terminal, Stdin: io.Stdin, StdinOnce: io.StdinOnce, Width: io.Width, Height: io.Height}

@@ -88,9 +88,7 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	if request.CgroupFiles, request.CgroupDir, err = membership(group); err != nil {
-		return runtime.Process{}, err
-	}
+	request.CgroupFiles, request.CgroupDir = group.Joining()
 	response, err := d.call(ctx, e.ID, request)
 	if err != nil {
 		return runtime.Process{}, err

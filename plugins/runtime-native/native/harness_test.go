@@ -34,6 +34,7 @@ var lab struct {
 	driver  *native.Driver
 	run     string
 	rootfs  string
+	monitor string // its program
 	refused string // why there is no lab
 	count   atomic.Int32
 }
@@ -74,9 +75,11 @@ func setUp() (stop func(), err error) {
 	stop = func() { _ = os.RemoveAll(dir) }
 	lab.run, lab.rootfs = filepath.Join(dir, "run"), filepath.Join(dir, "rootfs")
 	program := filepath.Join(dir, "davit-monitor")
+	lab.monitor = program
 	// Before the driver is there: it reaps every child of this process.
 	if bin := os.Getenv("DAVIT_BIN"); bin != "" { // built before, as for a guest without Go
 		program = filepath.Join(bin, "davit-monitor")
+		lab.monitor = program
 	} else if err := buildMonitor(program); err != nil {
 		return stop, err
 	}

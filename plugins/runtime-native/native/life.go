@@ -148,13 +148,7 @@ func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*ru
 		}
 	}
 	// A container without a pid namespace may leave processes behind.
-	group, err := cgroup.Open(r.Cgroup)
-	if err == nil {
-		if err = group.Delete(ctx); err != nil {
-			err = errors.Join(group.Kill(), group.Delete(ctx))
-		}
-	}
-	if err != nil && !errdefs.IsNotFound(err) && !errors.Is(err, fs.ErrNotExist) {
+	if err := r.Discard(ctx); err != nil {
 		return nil, fmt.Errorf("removing the cgroup of %s: %w", id, err)
 	}
 	if err := d.removeClass(id); err != nil {
@@ -171,10 +165,10 @@ func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*ru
 // kill ends all processes of a container and waits for the monitor's word.
 func (d *Driver) kill(ctx context.Context, id string, r record) error {
 	group, err := cgroup.Open(r.Cgroup)
-	if err != nil {
-		return err
+	if err == nil {
+		err = group.Kill()
 	}
-	if err := group.Kill(); err != nil {
+	if err != nil && !errdefs.IsNotFound(err) { // systemd removes a cgroup whose last process has ended
 		return fmt.Errorf("killing container %s: %w", id, err)
 	}
 	_, err = d.Wait(ctx, id, "")
@@ -248,16 +242,16 @@ func (d *Driver) Resume(ctx context.Context, id string) error {
 }
 
 // Update implements runtime.Driver.
-func (d *Driver) Update(_ context.Context, id string, resources json.RawMessage) error {
+func (d *Driver) Update(ctx context.Context, id string, resources json.RawMessage) error {
 	var r specs.LinuxResources
 	if err := json.Unmarshal(resources, &r); err != nil {
 		return fmt.Errorf("reading the OCI resources: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	group, err := d.group(id)
+	known, err := d.load(id)
 	if err != nil {
 		return err
 	}
-	return group.Update(&r)
+	return known.Update(ctx, &r)
 }
 
 // Stats implements runtime.Driver.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/supervise"
 )
@@ -22,7 +22,7 @@ import (
 // when its socket does.
 type waiting struct {
 	pid     int
-	cgroup  string
+	cgroup  string // its path
 	control *net.UnixConn
 }
 
@@ -31,13 +31,13 @@ func (w *waiting) dismiss() { _ = w.control.Close() }
 // spawn has a monitor make a container and answers when it is created. Starting
 // a program takes longer than most other steps, so a monitor waits ready for the
 // next container in the same cgroup.
-func (s *spawner) spawn(ctx context.Context, dir, cgroupPath string, config supervise.Config) (pid int, created monitor.Response, err error) {
-	w := s.take(cgroupPath)
+func (s *spawner) spawn(ctx context.Context, dir string, place placement.Placement, config supervise.Config) (pid int, created monitor.Response, err error) {
+	w := s.take(place.Cgroup)
 	if w != nil {
 		created, err = w.create(ctx, config)
 	}
 	if w == nil || errors.Is(err, unix.EPIPE) { // EPIPE: somebody killed it while it waited
-		if w, err = s.launch(cgroupPath); err != nil {
+		if w, err = s.launch(ctx, place); err != nil {
 			return 0, created, fmt.Errorf("starting the monitor: %w", err)
 		}
 		created, err = w.create(ctx, config)
@@ -52,7 +52,7 @@ func (s *spawner) spawn(ctx context.Context, dir, cgroupPath string, config supe
 	case created.Error != nil:
 		return 0, created, created.Error
 	}
-	s.fill(cgroupPath)
+	s.fill(place)
 	return w.pid, created, nil
 }
 
@@ -85,14 +85,14 @@ func (s *spawner) take(cgroupPath string) *waiting {
 
 // fill starts the next container's monitor, not on this container's time. One
 // waits at most, where the last container was made.
-func (s *spawner) fill(cgroupPath string) {
+func (s *spawner) fill(place placement.Placement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.spare != nil && s.spare.cgroup == cgroupPath {
+	if s.closed || s.spare != nil && s.spare.cgroup == place.Cgroup {
 		return
 	}
 	s.filling.Go(func() {
-		w, err := s.launch(cgroupPath)
+		w, err := s.launch(s.ctx, place)
 		if err != nil {
 			return // the next container's own start will say why
 		}
@@ -106,7 +106,7 @@ func (s *spawner) fill(cgroupPath string) {
 }
 
 // launch starts a monitor in a cgroup.
-func (s *spawner) launch(cgroupPath string) (*waiting, error) {
+func (s *spawner) launch(ctx context.Context, place placement.Placement) (*waiting, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (s *spawner) launch(cgroupPath string) (*waiting, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &waiting{cgroup: cgroupPath, control: conn.(*net.UnixConn)}
+	w := &waiting{cgroup: place.Cgroup, control: conn.(*net.UnixConn)}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		w.dismiss()
@@ -132,24 +132,15 @@ func (s *spawner) launch(cgroupPath string) (*waiting, error) {
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	err = s.on(cgroupPath, func() error {
-		group, err := cgroup.Open(cgroupPath)
-		if err != nil {
-			return err
-		}
-		if group.Version() == 2 {
-			// Deleted meanwhile by somebody's clean-up: made again.
-			if group, err = cgroup.Create(cgroupPath, nil); err != nil {
-				return err
+	err = s.on(ctx, place, func() error {
+		var err error
+		for range tries {
+			// Deleted meanwhile by somebody's clean-up, or by systemd with its last process:
+			// made again.
+			if w.pid, err = s.fork(ctx, place, attr); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+				break
 			}
-			fd, err := group.FD()
-			if err != nil {
-				return err
-			}
-			defer func() { _ = fd.Close() }()
-			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(fd.Fd())
 		}
-		w.pid, err = syscall.ForkExec(s.executable, []string{"davit-monitor", supervise.Untitled}, attr)
 		return err
 	})
 	if err != nil {
@@ -157,6 +148,27 @@ func (s *spawner) launch(cgroupPath string) (*waiting, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// tries is how often a cgroup may go before a monitor is in it.
+const tries = 5
+
+// fork starts a monitor's program in a cgroup.
+func (s *spawner) fork(ctx context.Context, place placement.Placement, attr *syscall.ProcAttr) (int, error) {
+	group, hold, err := place.Ensure(ctx, monitorsTitle)
+	if err != nil {
+		return 0, err
+	}
+	defer hold.Release()
+	if _, dir := group.Joining(); dir != "" {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return 0, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		defer func() { _ = unix.Close(fd) }()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
+	}
+	return syscall.ForkExec(s.executable, []string{"davit-monitor", supervise.Untitled}, attr)
 }
 
 // tail is the end of a monitor's complaints, for an error message.

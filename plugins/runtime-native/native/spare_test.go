@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/supervise"
@@ -68,7 +69,7 @@ func testSpawner(t *testing.T) (s *spawner, cgroupPath string) {
 
 func spawned(t *testing.T, s *spawner, cgroupPath string) int {
 	t.Helper()
-	pid, created, err := s.spawn(t.Context(), t.TempDir(), cgroupPath, supervise.Config{ID: "one"})
+	pid, created, err := s.spawn(t.Context(), t.TempDir(), placement.Placement{Cgroup: cgroupPath}, supervise.Config{ID: "one"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +160,7 @@ func TestOneMonitorWaitsWhereTheLastContainerWasMade(t *testing.T) {
 
 func TestAMonitorThatFailsSaysSo(t *testing.T) {
 	s, cgroupPath := testSpawner(t)
-	_, _, err := s.spawn(t.Context(), t.TempDir(), cgroupPath, supervise.Config{ID: "dies"})
+	_, _, err := s.spawn(t.Context(), t.TempDir(), placement.Placement{Cgroup: cgroupPath}, supervise.Config{ID: "dies"})
 	if err == nil || err.Error() != "the monitor died before the container was created: it said nothing" {
 		t.Errorf("a dying monitor's error is %v", err)
 	}
@@ -171,7 +172,7 @@ func TestAMonitorThatDoesNotAnswerIsKilled(t *testing.T) {
 	spare := waitingPID(t, s)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, _, err := s.spawn(ctx, t.TempDir(), cgroupPath, supervise.Config{ID: "mute"}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := s.spawn(ctx, t.TempDir(), placement.Placement{Cgroup: cgroupPath}, supervise.Config{ID: "mute"}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a mute monitor's error is %v", err)
 	}
 	ends(t, spare)
@@ -221,7 +222,7 @@ func BenchmarkSpawn(b *testing.B) {
 					w.dismiss()
 				}
 				b.StartTimer()
-				pid, _, err := s.spawn(b.Context(), b.TempDir(), cgroupPath, supervise.Config{ID: "one"})
+				pid, _, err := s.spawn(b.Context(), b.TempDir(), placement.Placement{Cgroup: cgroupPath}, supervise.Config{ID: "one"})
 				b.StopTimer()
 				if err != nil {
 					b.Fatal(err)

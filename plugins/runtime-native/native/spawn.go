@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 )
 
 // spawner starts monitors from threads that sit in the monitors' cgroup, so that
@@ -31,6 +31,7 @@ type spawner struct {
 	forking  sync.Mutex                     // of children: no end is collected between a fork and its entry
 
 	reaping chan struct{}
+	ctx     context.Context // ends with close
 	stop    context.CancelFunc
 }
 
@@ -39,6 +40,9 @@ type thread struct {
 	requests chan func()
 	done     chan struct{}
 }
+
+// monitorsTitle describes the monitors' unit.
+const monitorsTitle = "davit's monitors of containers"
 
 // aboveOwn is more than the descriptors a monitor is started with.
 const aboveOwn = 16
@@ -72,7 +76,7 @@ func newSpawner(program string) (*spawner, error) {
 		// in a child before execve, over any that it is not told of.
 		executable: fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), dir, filepath.Base(program)),
 		directory:  os.NewFile(uintptr(dir), "monitor's directory"),
-		threads:    map[string]*thread{}, children: map[int]chan<- unix.WaitStatus{}, reaping: make(chan struct{}), stop: stop,
+		threads:    map[string]*thread{}, children: map[int]chan<- unix.WaitStatus{}, reaping: make(chan struct{}), ctx: ctx, stop: stop,
 	}
 	go s.reap(ctx)
 	return s, nil
@@ -150,18 +154,18 @@ func (s *spawner) close() {
 }
 
 // on runs fn on a thread of the given cgroup.
-func (s *spawner) on(cgroupPath string, fn func() error) error {
+func (s *spawner) on(ctx context.Context, place placement.Placement, fn func() error) error {
 	s.mu.Lock()
-	t := s.threads[cgroupPath]
+	t := s.threads[place.Cgroup]
 	if t == nil {
 		t = &thread{requests: make(chan func()), done: make(chan struct{})}
 		joined := make(chan error, 1)
-		go t.serve(cgroupPath, joined)
+		go t.serve(ctx, place, joined)
 		if err := <-joined; err != nil {
 			s.mu.Unlock()
 			return err
 		}
-		s.threads[cgroupPath] = t
+		s.threads[place.Cgroup] = t
 	}
 	s.mu.Unlock()
 	result := make(chan error, 1)
@@ -169,10 +173,10 @@ func (s *spawner) on(cgroupPath string, fn func() error) error {
 	return <-result
 }
 
-func (t *thread) serve(cgroupPath string, joined chan<- error) {
+func (t *thread) serve(ctx context.Context, place placement.Placement, joined chan<- error) {
 	defer close(t.done)
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	err := joinThread(cgroupPath)
+	err := joinThread(ctx, place)
 	joined <- err
 	if err != nil {
 		return
@@ -184,17 +188,18 @@ func (t *thread) serve(cgroupPath string, joined chan<- error) {
 
 // joinThread puts the calling thread into a v1 cgroup. On v2 threads of one
 // process cannot sit in different domains; there the fork itself chooses.
-func joinThread(path string) error {
-	group, err := cgroup.Create(path, nil)
+func joinThread(ctx context.Context, place placement.Placement) error {
+	group, hold, err := place.Ensure(ctx, monitorsTitle)
 	if err != nil {
-		return fmt.Errorf("making cgroup %s: %w", path, err)
+		return fmt.Errorf("making cgroup %s: %w", place.Cgroup, err)
 	}
+	defer hold.Release()
 	if group.Version() == 2 {
 		return nil
 	}
 	for _, file := range group.JoinPaths() {
 		if err := os.WriteFile(file, []byte("0"), 0o644); err != nil {
-			return fmt.Errorf("joining cgroup %s: %w", path, err)
+			return fmt.Errorf("joining cgroup %s: %w", place.Cgroup, err)
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/runtime"
@@ -28,7 +29,7 @@ type record struct {
 	PID          int    `json:"pid"`
 	Monitor      int    `json:"monitor"`
 	MonitorStart string `json:"monitorStart"` // start time in clock ticks: tells a reused pid
-	Cgroup       string `json:"cgroup"`
+	placement.Placement
 }
 
 var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)

@@ -77,7 +77,36 @@ func UserNamespace(uids, gids []Map) (int, error) {
 	return unix.Open(dir+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
-// waitingChild forks a child in new namespaces that ends when the pipe does.
+// Idle is a process that does nothing, for who has to name one. It ends with its
+// maker at the latest.
+type Idle struct {
+	PID  int
+	pipe int
+}
+
+// NewIdle forks an idle process. It holds no descriptor of its maker's.
+func NewIdle() (*Idle, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	pid, errno := waitingChild(0, pipe)
+	_ = unix.Close(pipe[0])
+	if errno != 0 {
+		_ = unix.Close(pipe[1])
+		return nil, fmt.Errorf("forking an idle process: %w", errno)
+	}
+	return &Idle{pid, pipe[1]}, nil
+}
+
+// End ends the process and waits for that.
+func (i *Idle) End() {
+	_ = unix.Close(i.pipe)
+	reap(i.PID)
+}
+
+// waitingChild forks a child in new namespaces that ends when the pipe does. Of the
+// caller's descriptors it keeps nothing else.
 //
 //go:noinline
 //go:norace
@@ -97,8 +126,9 @@ func waitingChild(flags uint64, pipe [2]int) (pid int, errno unix.Errno) {
 		return int(result), errno
 	}
 	afterForkInChild()
-	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(pipe[1]), 0, 0)
-	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(pipe[0]), uintptr(unsafe.Pointer(&buffer[0])), 1)
+	_, _, _ = unix.RawSyscall(unix.SYS_DUP3, uintptr(pipe[0]), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE_RANGE, 1, uintptr(^uint32(0)), 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, 0, uintptr(unsafe.Pointer(&buffer[0])), 1)
 	for {
 		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}

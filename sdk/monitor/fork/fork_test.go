@@ -1,9 +1,11 @@
 package fork
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,5 +99,24 @@ func TestFailuresNameTheStep(t *testing.T) {
 	}
 	if pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil); err != unix.ECHILD {
 		t.Errorf("child %d is left, %v", pid, err)
+	}
+}
+
+func TestIdle(t *testing.T) {
+	idle, err := NewIdle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", idle.PID))
+	for try := 0; err == nil && len(fds) != 1 && try < 1000; try++ { // it has only just been forked
+		time.Sleep(time.Millisecond)
+		fds, err = os.ReadDir(fmt.Sprintf("/proc/%d/fd", idle.PID))
+	}
+	if err != nil || len(fds) != 1 {
+		t.Errorf("descriptors of an idle process: %v, %v; want its end of a pipe and nothing else", fds, err)
+	}
+	idle.End()
+	if err := unix.Kill(idle.PID, 0); err != unix.ESRCH {
+		t.Errorf("signalling an idle process that has ended: %v", err)
 	}
 }

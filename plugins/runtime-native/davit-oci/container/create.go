@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,7 +75,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := r.cgroupPath(spec, o.ID)
+	place, err := r.place(spec, o.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +84,8 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 		return nil, err
 	}
 	// Undoing a creation kills what is in its cgroup: it must not be somebody else's.
-	if err = cgroup.Vacant(path); err == nil {
-		err = dir.Intend(path)
+	if err = cgroup.Vacant(place.Cgroup); err == nil {
+		err = dir.Intend(place)
 	}
 	if err != nil {
 		defer dir.Close()
@@ -92,17 +93,20 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	}
 	c := &Created{runtime: r, dir: dir, Record: &record.Record{
 		ID: o.ID, OCIVersion: spec.Version, Bundle: bundle, Rootfs: root, Annotations: spec.Annotations, Created: time.Now().UTC(),
-		UID: os.Geteuid(), Cgroup: path, Process: spec.Process,
+		UID: os.Geteuid(), Placement: place, Process: spec.Process,
 	}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.undo())
 		}
 	}()
-	group, err := cgroup.Create(path, resources(spec))
+	ctx, cancel := context.WithTimeout(context.Background(), systemdPatience)
+	defer cancel()
+	group, hold, err := place.Create(ctx, "davit container "+o.ID, resources(spec), spec.Annotations)
 	if err != nil {
 		return nil, err
 	}
+	defer hold.Release()
 	stage, err := c.stage(spec, group, waiting, o)
 	if err != nil {
 		return nil, err
@@ -197,8 +201,8 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 		Name: launch.InitName, Listener: c.Listener, Config: config, Birth: t.Birth, Flags: t.CloneFlags, Join: t.Join,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs), Hooks: c.createHooks,
 	}
-	stage.CgroupFiles, stage.CgroupDir, err = membership(group)
-	return stage, err
+	stage.CgroupFiles, stage.CgroupDir = group.Joining()
+	return stage, nil
 }
 
 // namespaces are those that an exec has to enter, as CLONE_NEW* flags; the pid
@@ -223,18 +227,6 @@ func namespaces(spec *specs.Spec) int {
 		}
 	}
 	return join
-}
-
-// membership says how a process gets into the group.
-func membership(group *cgroup.Group) (files []string, dir string, err error) {
-	if group.Version() == 1 {
-		return group.JoinPaths(), "", nil
-	}
-	fd, err := group.FD()
-	if err != nil {
-		return nil, "", err
-	}
-	return nil, fd.Name(), fd.Close()
 }
 
 // inherited are the first descriptors after the standard ones.
@@ -267,7 +259,7 @@ func (c *Created) undo() error {
 	if c.terminal != nil {
 		_ = c.terminal.Close()
 	}
-	err := errors.Join(discard(c.Cgroup), c.dir.Remove())
+	err := errors.Join(discard(c.Placement), c.dir.Remove())
 	c.dir.Close()
 	return err
 }

@@ -141,8 +141,8 @@ func execStage(c *record.Record, o Exec, init int) (launch.Stage, error) {
 	if err != nil {
 		return stage, err
 	}
-	stage.CgroupFiles, stage.CgroupDir, err = membership(group)
-	return stage, err
+	stage.CgroupFiles, stage.CgroupDir = group.Joining()
+	return stage, nil
 }
 
 // execGroup is the cgroup an exec joins.

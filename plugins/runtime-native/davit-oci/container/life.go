@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -107,7 +108,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 	if err := r.end(c); err != nil {
 		return err
 	}
-	if err := discard(c.Cgroup); err != nil {
+	if err := discard(c.Placement); err != nil {
 		return err
 	}
 	r.poststop(c)
@@ -130,20 +131,26 @@ func (r *Runtime) end(c *record.Record) error {
 	return awaitEnd(pidfd)
 }
 
-// group opens the cgroup of a container that is in one of the given states;
-// otherwise the error is refused.
-func (r *Runtime) group(id string, refused error, states ...specs.ContainerState) (*cgroup.Group, error) {
+// find answers a container that is in one of the given states; otherwise the error is
+// refused.
+func (r *Runtime) find(id string, refused error, states ...specs.ContainerState) (*record.Record, error) {
 	c, err := r.Root.Peek(id)
 	if err != nil {
 		return nil, err
 	}
-	status := r.status(c)
-	for _, state := range states {
-		if state == status {
-			return cgroup.Open(c.Cgroup)
-		}
+	if !slices.Contains(states, r.status(c)) {
+		return nil, refused
 	}
-	return nil, refused
+	return c, nil
+}
+
+// group opens the cgroup of such a container.
+func (r *Runtime) group(id string, refused error, states ...specs.ContainerState) (*cgroup.Group, error) {
+	c, err := r.find(id, refused, states...)
+	if err != nil {
+		return nil, err
+	}
+	return cgroup.Open(c.Cgroup)
 }
 
 // Pause freezes all processes of a container.
@@ -173,11 +180,13 @@ func (r *Runtime) Resume(id string) error {
 
 // Update changes a container's limits; those that are not set stay.
 func (r *Runtime) Update(id string, limits *specs.LinuxResources) error {
-	group, err := r.group(id, ErrNotRunning, specs.StateRunning, specs.StateCreated, paused)
+	c, err := r.find(id, ErrNotRunning, specs.StateRunning, specs.StateCreated, paused)
 	if err != nil {
 		return err
 	}
-	return group.Update(limits)
+	ctx, cancel := context.WithTimeout(context.Background(), systemdPatience)
+	defer cancel()
+	return c.Update(ctx, limits)
 }
 
 // Processes lists the host's numbers of a container's processes.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 )
 
@@ -38,6 +39,9 @@ const paused specs.ContainerState = "paused"
 
 // patience bounds waiting for the kernel: dying processes, freezing.
 const patience = 10 * time.Second
+
+// systemdPatience bounds what systemd does, which may have much else to do.
+const systemdPatience = time.Minute
 
 // Runtime runs the commands on the containers below one root.
 type Runtime struct {
@@ -107,24 +111,15 @@ func awaitEnd(pidfd int) error {
 	}
 }
 
-// discard ends and removes what a cgroup's path stands for: the processes in it
-// and the cgroup itself.
-func discard(path string) error {
-	group, err := cgroup.Open(path)
-	if err != nil {
-		return ignoreMissing(err)
+// discard ends the processes of a cgroup and removes it.
+func discard(p placement.Placement) error {
+	wait := patience
+	if p.Scope != nil {
+		wait = systemdPatience
 	}
-	if err := group.Kill(); err != nil {
-		return fmt.Errorf("killing what is left in cgroup %s: %w", path, err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	for {
-		err := group.Delete(ctx)
-		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
-			return ignoreMissing(err)
-		}
-	}
+	return p.Discard(ctx)
 }
 
 func ignoreMissing(err error) error {

@@ -14,6 +14,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/davit-engine/davit/plugins/runtime-native/cgroup"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
+	"github.com/davit-engine/davit/plugins/runtime-native/systemd"
 )
 
 // document is a spec without what other systems than Linux read of it. Package
@@ -92,24 +94,28 @@ func rootfs(spec *specs.Spec, bundle string) (string, error) {
 	return resolved, err
 }
 
-// cgroupPath is the container's cgroup below each hierarchy's root. A relative
-// path starts there, too.
-func (r *Runtime) cgroupPath(spec *specs.Spec, id string) (string, error) {
+// place is where the container's cgroup will be. A relative path starts at the
+// hierarchies' roots.
+func (r *Runtime) place(spec *specs.Spec, id string) (placement.Placement, error) {
 	name := spec.Linux.CgroupsPath
 	if r.Systemd {
-		return "", errors.New("systemd cgroups are not supported yet: run without --systemd-cgroup")
+		scope, err := systemd.Parse(name, id)
+		if err != nil {
+			return placement.Placement{}, err
+		}
+		return placement.InScope(scope), nil
 	}
-	if strings.Count(name, ":") == 2 && !strings.Contains(name, "/") {
-		return "", fmt.Errorf("cgroupsPath %q is systemd's: run with --systemd-cgroup", name)
+	if systemd.IsCgroupsPath(name) {
+		return placement.Placement{}, fmt.Errorf("cgroupsPath %q is systemd's: run with --systemd-cgroup", name)
 	}
 	if name == "" {
 		name = id
 	}
 	name = path.Clean("/" + name)
 	if name == "/" {
-		return "", errors.New("cgroupsPath is the root cgroup")
+		return placement.Placement{}, errors.New("cgroupsPath is the root cgroup")
 	}
-	return name, nil
+	return placement.Placement{Cgroup: name}, nil
 }
 
 // resources are the limits of a spec with what every container may do.

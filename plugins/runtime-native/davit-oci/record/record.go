@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/sdk/monitor/hook"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
@@ -46,7 +47,7 @@ type Record struct {
 	UID         int               `json:"uid"` // who created it
 	PID         int               `json:"pid"`
 	StartTime   string            `json:"startTime"` // of PID, in clock ticks: tells a reused pid
-	Cgroup      string            `json:"cgroup"`
+	placement.Placement
 	// Process, Seccomp, Listener, Join and OwnPID are what an exec takes from its container.
 	Process *specs.Process   `json:"process"`
 	Seccomp *sandbox.Seccomp `json:"seccomp,omitempty"`
@@ -92,7 +93,7 @@ func (r Root) path(id string) (string, error) {
 // Create makes the directory of a new container and locks it. What a creation
 // that was killed left is handed to undo, with the cgroup it intended, and then
 // removed.
-func (r Root) Create(id string, undo func(cgroup string) error) (*Dir, error) {
+func (r Root) Create(id string, undo func(placement.Placement) error) (*Dir, error) {
 	path, err := r.path(id)
 	if err != nil {
 		return nil, err
@@ -117,13 +118,17 @@ func (r Root) Create(id string, undo func(cgroup string) error) (*Dir, error) {
 
 // Intend leaves word of the cgroup that will be made, for whoever undoes the
 // creation after a crash.
-func (d *Dir) Intend(cgroup string) error {
-	return os.WriteFile(filepath.Join(d.path, intentName), []byte(cgroup), 0o600)
+func (d *Dir) Intend(p placement.Placement) error {
+	text, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(d.path, intentName), text, 0o600)
 }
 
 // clear removes a directory without a record whose creator is dead; any other is
 // ErrExists.
-func (r Root) clear(path string, undo func(string) error) error {
+func (r Root) clear(path string, undo func(placement.Placement) error) error {
 	d, err := lock(path, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, ErrNotExist) {
 		return nil // just removed
@@ -138,9 +143,13 @@ func (r Root) clear(path string, undo func(string) error) error {
 	if _, err := os.Stat(filepath.Join(path, stateName)); err == nil {
 		return ErrExists
 	}
-	cgroup, err := os.ReadFile(filepath.Join(path, intentName))
-	if err == nil && len(cgroup) > 0 {
-		if err := undo(string(cgroup)); err != nil {
+	intent, err := os.ReadFile(filepath.Join(path, intentName))
+	if err == nil && len(intent) > 0 {
+		p, err := placement.Decode(intent)
+		if err == nil {
+			err = undo(p)
+		}
+		if err != nil {
 			return fmt.Errorf("undoing a creation that was cut off: %w", err)
 		}
 	}
@@ -167,7 +176,7 @@ func (r Root) Open(id string) (*Dir, *Record, error) {
 }
 
 // Discard removes what is left of a creation that was cut off.
-func (r Root) Discard(id string, undo func(cgroup string) error) error {
+func (r Root) Discard(id string, undo func(placement.Placement) error) error {
 	path, err := r.path(id)
 	if err != nil {
 		return err
