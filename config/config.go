@@ -68,8 +68,11 @@ type Logs struct {
 
 // Network is the engine's own part of networking.
 type Network struct {
-	NetnsPool int      `toml:"netns_pool"`
-	DNS       []string `toml:"dns"`
+	NetnsPool  int      `toml:"netns_pool"`
+	ResolvConf string   `toml:"resolv_conf"`
+	DNS        []string `toml:"dns"`
+	DNSSearch  []string `toml:"dns_search"`
+	DNSOptions []string `toml:"dns_options"`
 }
 
 // Registry is how one registry is reached.
@@ -95,7 +98,7 @@ func Default() Config {
 			CallTimeout:  Duration(defaultCall),
 		},
 		Logs:    Logs{MaxSize: 100 << 20, MaxFile: 3},
-		Network: Network{NetnsPool: 4},
+		Network: Network{NetnsPool: 4, ResolvConf: "/etc/resolv.conf"},
 	}
 }
 

@@ -18,7 +18,8 @@ func TestDefaultFileIsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Network.DNS = []string{} // written down as empty
+	// Written down as empty.
+	want.Network.DNS, want.Network.DNSSearch, want.Network.DNSOptions = []string{}, []string{}, []string{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -32,7 +33,7 @@ func TestDefaultFileShowsEveryKey(t *testing.T) {
 	for _, key := range []string{
 		"root", "run", "listen", "group", "log_level", "cgroup_parent", "[defaults]", "[plugins]", "dirs", "auto_mtls",
 		"start_timeout", "call_timeout", "[plugins.config.", "[logs]", "max_size", "max_file", "[network]", "netns_pool",
-		"dns", "[registries.", "insecure",
+		"resolv_conf", "dns =", "dns_search", "dns_options", "[registries.", "insecure",
 	} {
 		if !strings.Contains(string(data), "\n"+key) && !strings.Contains(string(data), "\n#"+key) {
 			t.Errorf("%s is not in the default file", key)
@@ -68,7 +69,10 @@ max_size = "1g"
 max_file = 5
 [network]
 netns_pool = 0
+resolv_conf = "/h/resolv.conf"
 dns = ["9.9.9.9", "2620:fe::fe"]
+dns_search = ["a.example"]
+dns_options = ["edns0"]
 [registries."localhost:5000"]
 insecure = true
 `))
@@ -86,7 +90,7 @@ insecure = true
 			},
 		},
 		Logs:       Logs{MaxSize: 1 << 30, MaxFile: 5},
-		Network:    Network{DNS: []string{"9.9.9.9", "2620:fe::fe"}},
+		Network:    Network{ResolvConf: "/h/resolv.conf", DNS: []string{"9.9.9.9", "2620:fe::fe"}, DNSSearch: []string{"a.example"}, DNSOptions: []string{"edns0"}},
 		Registries: map[string]Registry{"localhost:5000": {Insecure: true}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -102,7 +106,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		"\n\nrot = \"/x\"":                           `f.toml:3:1: unknown key "rot"; did you mean "root"?`,
 		"[plugins]\ndris = []":                       `f.toml:2:1: unknown key "plugins.dris"; did you mean "plugins.dirs"?`,
 		"max_file = 3":                               `did you mean "logs.max_file"?`,
-		"[network]\nfrobnicate_everything = true":    `known keys: netns_pool, dns`,
+		"[network]\nfrobnicate_everything = true":    `known keys: netns_pool, resolv_conf, dns, dns_search, dns_options`,
 		"root = 5":                                   `f.toml:1:8: key "root"`,
 		"root = [":                                   `f.toml:1`,
 		"[plugins]\nstart_timeout = \"soon\"":        `"soon" is not a duration`,
@@ -114,6 +118,9 @@ func TestMistakesAreExplained(t *testing.T) {
 		"listen = [\"tcp://127.0.0.1:2375\"]":        `davit does not serve TCP`,
 		"cgroup_parent = \"davit\"":                  `must be a path such as "/davit"`,
 		"[network]\ndns = [\"dns.example\"]":         `"dns.example" is not an IP address`,
+		"[network]\nresolv_conf = \"x\"":             `must be an absolute path`,
+		"[network]\ndns_search = [\"a b\"]":          `network.dns_search: "a b" is not one word`,
+		"[network]\ndns_options = [\"\"]":            `network.dns_options: "" is not one word`,
 		"[logs]\nmax_file = 0":                       `must be at least 1`,
 		"[defaults]\nvolume = \"\"":                  `defaults.volume = "": must be the name of a driver`,
 		"[registries.\"https://x\"]\ninsecure=true":  `must be HOST or HOST:PORT`,

@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode"
 )
 
 // maxRun is how long the run directory's path may be: unix sockets below it
@@ -83,6 +84,19 @@ func (c Config) Validate() error {
 	for _, server := range c.Network.DNS {
 		if _, err := netip.ParseAddr(server); err != nil {
 			wrong("network.dns: %q is not an IP address", server)
+		}
+	}
+	if !filepath.IsAbs(c.Network.ResolvConf) {
+		wrong("network.resolv_conf = %q: must be an absolute path", c.Network.ResolvConf)
+	}
+	for _, list := range []struct {
+		key   string
+		words []string
+	}{{"dns_search", c.Network.DNSSearch}, {"dns_options", c.Network.DNSOptions}} {
+		for _, word := range list.words {
+			if word == "" || strings.ContainsFunc(word, unicode.IsSpace) {
+				wrong("network.%s: %q is not one word", list.key, word)
+			}
 		}
 	}
 	for name := range c.Registries {

@@ -106,6 +106,11 @@ func (f *createFlags) readNetwork() (err error) {
 		name, _, _ := strings.Cut(f.networks[0], ",")
 		f.host.NetworkMode = container.NetworkMode(strings.TrimPrefix(name, "name="))
 	}
+	for _, domain := range f.dnsSearch {
+		if !isDomain(domain) {
+			return fmt.Errorf("invalid argument %q for \"--dns-search\" flag: %s is not a valid domain", domain, domain)
+		}
+	}
 	f.host.Links, f.host.DNSSearch, f.host.DNSOptions = f.links, f.dnsSearch, f.dnsOptions
 	for _, extra := range f.addHosts {
 		// host=ip is the newer form.
@@ -119,6 +124,21 @@ func (f *createFlags) readNetwork() (err error) {
 	}
 	f.host.DNS, err = addresses("dns", f.dns)
 	return err
+}
+
+// isDomain says whether a search domain is one; "." is none at all.
+func isDomain(text string) bool {
+	if text == "." {
+		return true
+	}
+	letter := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
+	for label := range strings.SplitSeq(strings.TrimSuffix(text, "."), ".") {
+		other := func(r rune) bool { return !letter(r) && (r < '0' || r > '9') && r != '-' }
+		if label == "" || strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") || strings.ContainsFunc(label, other) {
+			return false
+		}
+	}
+	return strings.ContainsFunc(text, letter)
 }
 
 // endpoints are the networks with their settings; addresses and aliases are those
@@ -323,6 +343,11 @@ func (a *app) create(ctx context.Context, api *client.Client, f *createFlags, ar
 	if f.pull == "always" {
 		if err := a.pullFor(ctx, api, f, o.Platform); err != nil {
 			return "", err
+		}
+	}
+	for _, server := range f.host.DNS {
+		if server.IsLoopback() {
+			fmt.Fprintf(a.err, "WARNING: Localhost DNS (%s) may fail in containers.\n", server)
 		}
 	}
 	created, err := api.ContainerCreate(ctx, o)

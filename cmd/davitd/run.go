@@ -24,6 +24,7 @@ import (
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/resolvconf"
 	"github.com/davit-engine/davit/core/state"
 	"github.com/davit-engine/davit/core/userns"
 	"github.com/davit-engine/davit/core/volume"
@@ -78,7 +79,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, images.Close()) }()
 	networks, err := network.New(network.Options{
 		DB: db, Driver: plugins.Network, DefaultDriver: c.Defaults.Network, NetnsDir: filepath.Join(c.Run, "netns"),
-		PoolSize: c.Network.NetnsPool, Upstreams: upstreams(c), Emit: bus.Emit, Log: log,
+		PoolSize: c.Network.NetnsPool, Resolver: resolvconf.NewHostFile(c.Network.ResolvConf), DNS: overrides(c), Emit: bus.Emit, Log: log,
 	})
 	if err != nil {
 		return err
@@ -163,12 +164,12 @@ func insecure(c config.Config) []string {
 	return list
 }
 
-func upstreams(c config.Config) []netip.Addr {
-	var list []netip.Addr
+func overrides(c config.Config) resolvconf.Overrides {
+	o := resolvconf.Overrides{Search: c.Network.DNSSearch, Options: c.Network.DNSOptions}
 	for _, text := range c.Network.DNS {
-		list = append(list, netip.MustParseAddr(text)) // checked with the configuration
+		o.Servers = append(o.Servers, netip.MustParseAddr(text)) // checked with the configuration
 	}
-	return list
+	return o
 }
 
 // umask keeps sockets private until they have their owner.

@@ -14,6 +14,7 @@ import (
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/resolvconf"
 	"github.com/davit-engine/davit/sdk/mount"
 	sdknetwork "github.com/davit-engine/davit/sdk/network"
 	"github.com/davit-engine/davit/sdk/runtime"
@@ -86,12 +87,12 @@ type Networks interface {
 	SetGateway(ctx context.Context, networkID, endpointID string, ipv4, ipv6 bool) error
 	// Rename replaces a container's name in the DNS of all its networks.
 	Rename(containerID, newName string)
-	// ResolvConf renders a container's /etc/resolv.conf. useDNS: the container is
-	// on a user-defined network and asks davit's server at 127.0.0.11.
-	ResolvConf(useDNS bool, o network.DNSOptions) ([]byte, error)
+	// ResolvConf renders a container's /etc/resolv.conf for the kind of network it
+	// is on.
+	ResolvConf(containerID string, n resolvconf.Network, o resolvconf.Overrides) ([]byte, error)
 	// ServeDNS opens the DNS server inside a container's namespace; StopDNS ends
 	// it. Both are idempotent.
-	ServeDNS(ctx context.Context, containerID, netns string, o network.DNSOptions) error
+	ServeDNS(ctx context.Context, containerID, netns string, o resolvconf.Overrides) error
 	StopDNS(containerID string)
 	// Reconcile is called once at start-up, and again for one driver after that
 	// driver's process was restarted (driver != ""), with the containers whose

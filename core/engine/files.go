@@ -53,17 +53,7 @@ func (e *Engine) writeOwnFiles(r container.Record) error {
 	if err := writeInPlace(filepath.Join(dir, "hostname"), []byte(hostname+"\n")); err != nil {
 		return err
 	}
-	var resolv []byte
-	var err error
-	if r.HostConfig.NetworkMode.IsHost() && len(r.HostConfig.DNS)+len(r.HostConfig.DNSSearch)+len(r.HostConfig.DNSOptions) == 0 {
-		// The host's own servers are reachable, also those on loopback.
-		if resolv, err = os.ReadFile("/etc/resolv.conf"); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-	} else if resolv, err = e.Networks.ResolvConf(usesDNS(r), dnsOptions(r)); err != nil {
-		return fmt.Errorf("making resolv.conf: %w", err)
-	}
-	if err := writeInPlace(filepath.Join(dir, "resolv.conf"), resolv); err != nil {
+	if err := e.writeResolv(r); err != nil {
 		return err
 	}
 	return e.writeHosts(r)

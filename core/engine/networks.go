@@ -125,11 +125,7 @@ func (e *Engine) connect(ctx context.Context, r container.Record, name string, e
 		if err := e.serveDNS(ctx, with, netns); err != nil {
 			return nil, err
 		}
-		resolv, err := e.Networks.ResolvConf(true, dnsOptions(r))
-		if err != nil {
-			return nil, err
-		}
-		if err := writeInPlace(e.dir(r.ID)+"/resolv.conf", resolv); err != nil {
+		if err := e.changeResolv(with); err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/network"
+	"github.com/davit-engine/davit/core/resolvconf"
 	"github.com/davit-engine/davit/core/rootfs"
 	"github.com/davit-engine/davit/core/spec"
 	"github.com/davit-engine/davit/sdk/mount"
@@ -362,6 +363,6 @@ func usesDNS(r container.Record) bool {
 	return false
 }
 
-func dnsOptions(r container.Record) network.DNSOptions {
-	return network.DNSOptions{Servers: r.HostConfig.DNS, Search: r.HostConfig.DNSSearch, Options: r.HostConfig.DNSOptions}
+func dnsOptions(r container.Record) resolvconf.Overrides {
+	return resolvconf.Overrides{Servers: r.HostConfig.DNS, Search: r.HostConfig.DNSSearch, Options: r.HostConfig.DNSOptions}
 }

@@ -8,28 +8,33 @@ import (
 	"sync"
 
 	"github.com/davit-engine/davit/core/dns"
+	"github.com/davit-engine/davit/core/resolvconf"
 )
 
 // ServeDNS implements the engine's Networks.
-func (s *Service) ServeDNS(ctx context.Context, containerID, netns string, o DNSOptions) error {
-	servers := o.Servers
-	if len(servers) == 0 {
-		servers = s.Upstreams
+func (s *Service) ServeDNS(ctx context.Context, containerID, netns string, o resolvconf.Overrides) error {
+	host, _, err := s.Resolver.Read()
+	if err != nil {
+		return err
 	}
-	return s.names.Serve(ctx, dns.Client{ID: containerID, Netns: netns, Servers: servers})
+	o = o.Or(s.DNS)
+	return s.names.Serve(ctx, dns.Client{ID: containerID, Netns: netns, Servers: o.Servers, Local: host.Ndots(o)})
 }
 
 // StopDNS implements the engine's Networks.
 func (s *Service) StopDNS(containerID string) { s.names.Stop(containerID) }
 
-// upstreams answers the host's name servers that a container's other questions go
-// to; none for one that is only on internal networks.
+// upstreams answers the host's name servers, as they are now, for a container's
+// other questions; none for one that is only on internal networks.
 func (s *Service) upstreams(containerID string) []netip.Addr {
 	if !s.called.outside(containerID) {
 		return nil
 	}
-	servers, _, _ := hostResolver()
-	return servers
+	host, path, err := s.Resolver.Read()
+	if err != nil {
+		s.Log.Debug("reading the host's name servers", "file", path, "error", err)
+	}
+	return host.Servers
 }
 
 // directory is who is called how on which network, in lower case, as questions

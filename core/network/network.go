@@ -4,7 +4,6 @@
 package network
 
 import (
-	"net/netip"
 	"time"
 
 	mobynetwork "github.com/moby/moby/api/types/network"
@@ -48,11 +47,4 @@ type Attachment struct {
 	// Links are names of the container's own for others on the network (--link):
 	// what it calls them → what they are called.
 	Links map[string]string
-}
-
-// DNSOptions are a container's --dns, --dns-search and --dns-option.
-type DNSOptions struct {
-	Servers []netip.Addr
-	Search  []string
-	Options []string
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/davit-engine/davit/core/dns"
 	"github.com/davit-engine/davit/core/netns"
+	"github.com/davit-engine/davit/core/resolvconf"
 	"github.com/davit-engine/davit/core/state"
 	sdknetwork "github.com/davit-engine/davit/sdk/network"
 )
@@ -28,7 +28,8 @@ type Options struct {
 	DefaultDriver string
 	NetnsDir      string
 	PoolSize      int
-	Upstreams     []netip.Addr // name servers instead of the host's
+	Resolver      *resolvconf.HostFile
+	DNS           resolvconf.Overrides // of containers that say nothing themselves
 	Emit          func(events.Message)
 	Log           *slog.Logger
 }
