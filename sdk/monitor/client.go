@@ -68,7 +68,7 @@ func exchange(ctx context.Context, conn *net.UnixConn, request Request) (Respons
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var response Response
-	err := WriteMessage(conn, request)
+	err := WriteMessage(conn, &request)
 	if err == nil {
 		err = ReadMessage(conn, &response)
 	}

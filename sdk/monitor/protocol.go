@@ -9,7 +9,8 @@
 //
 // A monitor listens on a unix stream socket. A connection carries one request:
 // four bytes of length (big endian) and that many bytes of JSON ([Request]),
-// answered in the same way ([Response]). After a successful "attach" the
+// answered in the same way ([Response]). Behind the JSON of an "exec" is, as raw
+// bytes, what its stage is told. After a successful "attach" the
 // connection is the stream: from the monitor raw bytes for a terminal, or else
 // Docker's frames (one byte stream number 1 or 2, three zero bytes, four bytes
 // of length, big endian, payload); to the monitor raw bytes of standard input,
@@ -57,10 +58,11 @@ type Request struct {
 	Stdin  bool   `json:"stdin,omitempty"`
 	Stdout bool   `json:"stdout,omitempty"`
 	Stderr bool   `json:"stderr,omitempty"`
-	// Streams and Process describe a new exec; Process is handed to the stage
-	// inside the container as it is.
-	Streams *Streams        `json:"streams,omitempty"`
-	Process json.RawMessage `json:"process,omitempty"`
+	// Streams and Stage describe a new exec; Stage, an encoded Config of package
+	// sandbox, is handed on unread. It comes behind the JSON, which has its size.
+	Streams   *Streams `json:"streams,omitempty"`
+	Stage     []byte   `json:"-"`
+	StageSize int      `json:"stageSize,omitempty"`
 	// Birth is what the process cannot give itself: a Birth of package launch.
 	Birth json.RawMessage `json:"birth,omitempty"`
 	// CgroupFiles are the files to write "0" to (v1) or the directory (v2) that
@@ -68,6 +70,9 @@ type Request struct {
 	CgroupFiles []string `json:"cgroupFiles,omitempty"`
 	CgroupDir   string   `json:"cgroupDir,omitempty"`
 }
+
+// Tail implements [Tailed].
+func (r *Request) Tail() (content *[]byte, size *int) { return &r.Stage, &r.StageSize }
 
 // Streams say what a process's standard streams are.
 type Streams struct {
@@ -148,14 +153,25 @@ func AsFailure(err error) *Failure {
 	return &Failure{Kind: KindInternal, Message: err.Error()}
 }
 
-// WriteMessage sends v as one message.
+// Tailed is a message with bytes behind its JSON, which says how many: what is
+// large and only passed on need not be JSON.
+type Tailed interface {
+	Tail() (content *[]byte, size *int)
+}
+
+// WriteMessage sends v as one message. A [Tailed] one gets the size of its tail.
 func WriteMessage(w io.Writer, v any) error {
+	var tail []byte
+	if t, ok := v.(Tailed); ok {
+		content, size := t.Tail()
+		tail, *size = *content, len(*content)
+	}
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	message := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
-	_, err = w.Write(append(message, body...))
+	message := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)+len(tail)), uint32(len(body)))
+	_, err = w.Write(append(append(message, body...), tail...))
 	return err
 }
 
@@ -165,17 +181,35 @@ func ReadMessage(r io.Reader, v any) error {
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
 	}
-	size := binary.BigEndian.Uint32(head[:])
-	if size > maxMessage {
-		return fmt.Errorf("message of %d bytes is larger than %d", size, maxMessage)
+	body, err := readBody(r, int64(binary.BigEndian.Uint32(head[:])))
+	if err == nil {
+		err = json.Unmarshal(body, v)
+	}
+	if err != nil {
+		return err
+	}
+	if t, ok := v.(Tailed); ok {
+		content, size := t.Tail()
+		*content, err = readBody(r, int64(*size))
+	}
+	return err
+}
+
+func readBody(r io.Reader, size int64) ([]byte, error) {
+	if size < 0 || size > maxMessage {
+		return nil, fmt.Errorf("message of %d bytes is larger than %d", size, maxMessage)
+	}
+	if size == 0 {
+		return nil, nil
 	}
 	// Memory is taken for what comes, not for what is announced.
 	var body bytes.Buffer
-	if _, err := io.CopyN(&body, r, int64(size)); err != nil {
+	body.Grow(int(min(size, 64<<10)))
+	if _, err := io.CopyN(&body, r, size); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return err
+		return nil, err
 	}
-	return json.Unmarshal(body.Bytes(), v)
+	return body.Bytes(), nil
 }

@@ -56,7 +56,7 @@ func start(t testing.TB, o options) *instance {
 		m.dir = t.TempDir()
 	}
 	m.socket = filepath.Join(m.dir, monitor.SocketName)
-	stage, err := json.Marshal(sandbox.Config{Process: sandbox.Process{Args: o.args, Env: []string{"PATH=" + os.Getenv("PATH")}, Cwd: "/", Terminal: o.streams.Terminal, OOMScoreAdj: &o.score}})
+	stage, err := sandbox.Config{Process: sandbox.Process{Args: o.args, Env: []string{"PATH=" + os.Getenv("PATH")}, Cwd: "/", Terminal: o.streams.Terminal, OOMScoreAdj: &o.score}}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func start(t testing.TB, o options) *instance {
 	}
 	t.Cleanup(m.end)
 	var created monitor.Response
-	err = monitor.WriteMessage(control, config)
+	err = monitor.WriteMessage(control, &config)
 	if err == nil {
 		err = monitor.ReadMessage(control, &created)
 	}

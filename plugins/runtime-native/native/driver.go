@@ -280,7 +280,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	if unknown := translate.UnknownCapabilities(spec.Process); len(unknown) > 0 {
 		d.log.Warn("capabilities are unknown and left out", "container", c.ID, "capabilities", unknown)
 	}
-	stage, err := json.Marshal(t.Stage)
+	stage, err := t.Stage.Encode()
 	if err != nil {
 		return supervise.Config{}, err
 	}

@@ -76,7 +76,7 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	stage := sandbox.Config{Process: converted, Join: sandbox.Namespaces, Seccomp: template.Seccomp, HugePages: d.hugePages}
 	birth = translate.ForExec(birth, &stage)
 	request := monitor.Request{Op: monitor.OpExec, Exec: e.ExecID}
-	if request.Process, err = json.Marshal(stage); err != nil {
+	if request.Stage, err = stage.Encode(); err != nil {
 		return runtime.Process{}, err
 	}
 	if request.Birth, err = json.Marshal(birth); err != nil {

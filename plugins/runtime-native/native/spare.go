@@ -62,7 +62,7 @@ func (w *waiting) create(ctx context.Context, config supervise.Config) (created 
 	defer w.dismiss()
 	stop := context.AfterFunc(ctx, func() { _ = w.control.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err = monitor.WriteMessage(w.control, config); err == nil {
+	if err = monitor.WriteMessage(w.control, &config); err == nil {
 		err = monitor.ReadMessage(w.control, &created)
 	}
 	if err != nil {

@@ -36,7 +36,7 @@ type Join struct {
 // Stage says how the stage is born.
 type Stage struct {
 	Name   string
-	Config []byte // sandbox.Config as JSON
+	Config []byte // an encoded sandbox.Config
 	Birth
 	// Flags are the CLONE_NEW* flags of the new process.
 	Flags uintptr

@@ -15,7 +15,7 @@ import (
 
 // Descriptors that the monitor hands to the stage.
 const (
-	ConfigFD = 3 // the Config, as JSON in a file
+	ConfigFD = 3 // a file with the encoded Config
 	SyncFD   = 4 // socket to the monitor: ready, go, failure
 	PidFD    = 5 // exec only: pidfd of the container's init
 	StartFD  = 6 // listening socket on which the order to execute may come later

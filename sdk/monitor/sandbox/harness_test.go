@@ -1,7 +1,6 @@
 package sandbox_test
 
 import (
-	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -102,7 +101,7 @@ type stage struct {
 
 func (b *box) start(name string, config sandbox.Config, flags uintptr, init int) (*stage, error) {
 	b.Helper()
-	body, err := json.Marshal(config)
+	body, err := config.Encode()
 	b.check(err)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	b.check(err)

@@ -96,14 +96,13 @@ type stage struct {
 }
 
 func readConfig() (Config, error) {
-	var config Config
 	f := os.NewFile(ConfigFD, "config")
 	defer func() { _ = f.Close() }()
 	body, err := io.ReadAll(f)
 	if err != nil {
-		return config, err
+		return Config{}, err
 	}
-	return config, json.Unmarshal(body, &config)
+	return decode(body)
 }
 
 // fail tells the monitor why there will be no program.

@@ -4,8 +4,6 @@
 package supervise
 
 import (
-	"encoding/json"
-
 	"github.com/davit-engine/davit/sdk/monitor"
 	"github.com/davit-engine/davit/sdk/monitor/hook"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
@@ -26,9 +24,10 @@ type Config struct {
 	ID      string          `json:"id"`  // for people who read ps
 	Dir     string          `json:"dir"` // of socket and exit file; also in which the stage's root is
 	Streams monitor.Streams `json:"streams"`
-	// Stage is the configuration of the init stage (package sandbox), passed on
-	// unread.
-	Stage json.RawMessage `json:"stage"`
+	// Stage is the encoded configuration of the init stage (package sandbox), passed
+	// on unread. It comes behind the JSON.
+	Stage     []byte `json:"-"`
+	StageSize int    `json:"stageSize"`
 	// Birth is what the stage cannot give itself.
 	Birth launch.Birth `json:"birth"`
 	// CloneFlags are the CLONE_NEW* flags of the new process.
@@ -50,3 +49,6 @@ type Config struct {
 	// execs.
 	Listener *launch.Listener `json:"listener,omitempty"`
 }
+
+// Tail implements monitor.Tailed.
+func (c *Config) Tail() (content *[]byte, size *int) { return &c.Stage, &c.StageSize }

@@ -53,6 +53,7 @@ func Main() int {
 	// Not for the container.
 	unix.CloseOnExec(ControlFD)
 	control := os.NewFile(ControlFD, "control")
+	warmUp()
 	config, err := receive(control)
 	if errors.Is(err, io.EOF) {
 		return 0 // nobody wants this monitor any more
@@ -86,6 +87,15 @@ func Main() int {
 	_ = os.Remove(filepath.Join(s.config.Dir, monitor.SocketName))
 	s.waitConnections()
 	return 0
+}
+
+// warmUp has package json prepare itself for the messages: it does so once for
+// every type, which takes longer than the messages, and a monitor that waits has
+// the time.
+func warmUp() {
+	_ = json.Unmarshal([]byte(`{"birth":{},"streams":{"log":{}},"hooks":{},"listener":{}}`), &Config{})
+	_ = json.Unmarshal([]byte(`{"streams":{}}`), &monitor.Request{})
+	_, _ = json.Marshal(monitor.Response{})
 }
 
 // receive waits for the order to make a container and takes its name.
@@ -275,7 +285,7 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 	if p := s.process(request.Exec); p != nil {
 		return monitor.Response{State: monitor.StateCreated, PID: p.pid}
 	}
-	stage := launch.Stage{Name: launch.ExecName, Config: request.Process, Init: s.pidfd, CgroupFiles: request.CgroupFiles, CgroupDir: request.CgroupDir}
+	stage := launch.Stage{Name: launch.ExecName, Config: request.Stage, Init: s.pidfd, CgroupFiles: request.CgroupFiles, CgroupDir: request.CgroupDir}
 	if len(request.Birth) > 0 {
 		if err := json.Unmarshal(request.Birth, &stage.Birth); err != nil {
 			return monitor.Response{Error: monitor.Failf(monitor.KindInvalid, "reading how the process is born: %v", err)}

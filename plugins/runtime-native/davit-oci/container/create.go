@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -193,7 +192,7 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 		return stage, err
 	}
 	t.Stage.Container.Hooks = stageHooks(c.Hooks)
-	config, err := json.Marshal(t.Stage)
+	config, err := t.Stage.Encode()
 	if err != nil {
 		return stage, err
 	}

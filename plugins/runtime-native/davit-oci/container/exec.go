@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -125,7 +124,7 @@ func execStage(c *record.Record, o Exec, init int) (launch.Stage, error) {
 	}
 	inside := sandbox.Config{Process: process, Join: c.Join, Seccomp: c.Seccomp, Extra: o.PreserveFDs}
 	birth = translate.ForExec(birth, &inside)
-	config, err := json.Marshal(inside)
+	config, err := inside.Encode()
 	if err != nil {
 		return stage, err
 	}
