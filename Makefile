@@ -57,6 +57,7 @@ test-vm: build ## the end-to-end tests on a cgroup v2 kernel in QEMU
 bench: build ## measure davit beside the peers that are installed
 	go run ./test/bench
 	go run ./test/bench/runtime
+	go run ./test/bench/start -trace
 	go test -run '^$$' -bench Throughput ./plugins/network-bridge/bridge
 
 .PHONY: lint

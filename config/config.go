@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/pelletier/go-toml/v2"
@@ -133,13 +134,25 @@ func Parse(name string, data []byte) (Config, error) {
 	return c, nil
 }
 
+// LevelTrace is below slog's own levels: what drivers say of each of their steps.
+const LevelTrace = slog.LevelDebug - 4
+
 // Level is the log level.
 func (c Config) Level() slog.Level {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+	level, err := parseLevel(c.LogLevel)
+	if err != nil {
 		return slog.LevelInfo // Validate has refused it
 	}
 	return level
+}
+
+func parseLevel(name string) (slog.Level, error) {
+	if strings.EqualFold(name, "trace") {
+		return LevelTrace, nil
+	}
+	var level slog.Level
+	err := level.UnmarshalText([]byte(name))
+	return level, err
 }
 
 // invalid makes an error of the kind that all wrong configuration has.

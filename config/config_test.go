@@ -99,6 +99,9 @@ insecure = true
 	if got.Level() != slog.LevelDebug {
 		t.Errorf("level %v", got.Level())
 	}
+	if got.LogLevel = "trace"; got.Level() != LevelTrace {
+		t.Errorf("level %v", got.Level())
+	}
 }
 
 func TestMistakesAreExplained(t *testing.T) {
@@ -112,7 +115,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		"[plugins]\nstart_timeout = \"soon\"":        `"soon" is not a duration`,
 		"[logs]\nmax_size = \"big\"":                 `"big" is not a size`,
 		"root = \"var\"":                             `f.toml: root = "var": must be an absolute path`,
-		"log_level = \"loud\"":                       `none of debug, info, warn, error`,
+		"log_level = \"loud\"":                       `none of trace, debug, info, warn, error`,
 		"listen = []":                                `at least one address`,
 		"listen = [\"http://x\"]":                    `neither unix:///PATH nor fd://`,
 		"listen = [\"tcp://127.0.0.1:2375\"]":        `davit does not serve TCP`,

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"log/slog"
 	"net/netip"
 	"path"
 	"path/filepath"
@@ -38,9 +37,8 @@ func (c Config) Validate() error {
 			problems = append(problems, err)
 		}
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		wrong("log_level = %q: is none of debug, info, warn, error", c.LogLevel)
+	if _, err := parseLevel(c.LogLevel); err != nil {
+		wrong("log_level = %q: is none of trace, debug, info, warn, error", c.LogLevel)
 	}
 	if !path.IsAbs(c.CgroupParent) || path.Clean(c.CgroupParent) != c.CgroupParent || c.CgroupParent == "/" {
 		wrong("cgroup_parent = %q: must be a path such as \"/davit\"", c.CgroupParent)

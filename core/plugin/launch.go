@@ -184,12 +184,15 @@ func otherVersion(err error) (string, bool) {
 	return version, ok
 }
 
+// levelTrace is where hclog has its level for steps within steps.
+const levelTrace = slog.LevelDebug - 4
+
 // leastLevel is what a plugin need not send lines below of.
 func leastLevel(ctx context.Context, log *slog.Logger) string {
 	for _, l := range []struct {
 		level slog.Level
 		name  string
-	}{{slog.LevelDebug, "debug"}, {slog.LevelInfo, "info"}, {slog.LevelWarn, "warn"}} {
+	}{{levelTrace, "trace"}, {slog.LevelDebug, "debug"}, {slog.LevelInfo, "info"}, {slog.LevelWarn, "warn"}} {
 		if log.Enabled(ctx, l.level) {
 			return l.name
 		}

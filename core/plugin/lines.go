@@ -76,7 +76,9 @@ func (l *lines) structured(fields map[string]any) {
 	message, _ := fields["@message"].(string)
 	level := slog.LevelInfo
 	switch fields["@level"] {
-	case "trace", "debug":
+	case "trace":
+		level = levelTrace
+	case "debug":
 		level = slog.LevelDebug
 	case "warn":
 		level = slog.LevelWarn

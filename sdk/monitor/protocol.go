@@ -100,6 +100,7 @@ type Response struct {
 	State string   `json:"state,omitempty"` // "created", "running", "exited"
 	PID   int      `json:"pid,omitempty"`
 	Exit  *Exit    `json:"exit,omitempty"`
+	Trace *Trace   `json:"trace,omitempty"` // of a creation, if one was wanted
 }
 
 // Exit is how a process ended. It is also the content of a monitor's exit file.

@@ -155,6 +155,7 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err := checkID(c.ID); err != nil {
 		return runtime.Process{}, err
 	}
+	trace := d.trace("driver: asked")
 	if r, err := d.load(c.ID); err == nil {
 		if response, err := monitor.Call(ctx, d.socket(c.ID), monitor.Request{Op: monitor.OpStatus}); err == nil && response.State == monitor.StateCreated {
 			return runtime.Process{PID: r.PID, Socket: d.socket(c.ID)}, nil // asked again
@@ -168,7 +169,8 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
 		return runtime.Process{}, fmt.Errorf("linux.cgroupsPath is missing: %w", errdefs.ErrInvalidArgument)
 	}
-	place, monitors, err := place(spec.Linux.CgroupsPath, c.ID)
+	trace.Done("driver: reading the spec")
+	place, err := place(spec.Linux.CgroupsPath, c.ID)
 	if err != nil {
 		return runtime.Process{}, err
 	}
@@ -204,11 +206,13 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err := os.Mkdir(filepath.Join(dir, rootfsName), 0o700); err != nil {
 		return runtime.Process{}, err
 	}
+	trace.Done("driver: intent and directory")
 	group, hold, err := place.Create(ctx, "davit container "+c.ID, cgroup.WithDefaultDevices(spec.Linux.Resources), spec.Annotations)
 	if err != nil {
 		return runtime.Process{}, fmt.Errorf("making the cgroup: %w", err)
 	}
 	defer hold.Release()
+	trace.Done("driver: cgroups")
 	config, err := d.monitorConfig(&spec, c, dir, group)
 	if err != nil {
 		return runtime.Process{}, err
@@ -220,7 +224,9 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	pid, created, err := d.spawner.spawn(ctx, dir, monitors, config)
+	config.Trace = trace != nil
+	trace.Done("driver: translating the spec")
+	pid, created, err := d.spawner.spawn(ctx, dir, monitorsOf(place), config)
 	if err != nil {
 		return runtime.Process{}, err
 	}
@@ -238,18 +244,29 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 		return runtime.Process{}, err
 	}
 	d.watchMemory(c.ID, group)
+	trace.Add(created.Trace)
+	trace.Done("driver: record")
+	d.report(c.ID, trace)
 	return runtime.Process{PID: created.PID, Socket: d.socket(c.ID)}, nil
 }
 
 // place is where a container's cgroup will be, and that of its monitor, which is
 // outside of its container's limits. Where systemd makes cgroups all monitors share
 // one unit.
-func place(cgroupsPath, id string) (container, monitors placement.Placement, err error) {
+func place(cgroupsPath, id string) (placement.Placement, error) {
 	if !systemd.IsCgroupsPath(cgroupsPath) {
-		return placement.Placement{Cgroup: cgroupsPath}, placement.Placement{Cgroup: path.Join(path.Dir(cgroupsPath), "monitors")}, nil
+		return placement.Placement{Cgroup: cgroupsPath}, nil
 	}
 	scope, err := systemd.Parse(cgroupsPath, id)
-	return placement.InScope(scope), placement.InScope(systemd.Scope{Name: "davit-monitors.scope", Slice: systemd.SystemSlice}), err
+	return placement.InScope(scope), err
+}
+
+// monitorsOf is where the monitors of containers beside the given one are.
+func monitorsOf(container placement.Placement) placement.Placement {
+	if container.Scope == nil {
+		return placement.Placement{Cgroup: path.Join(path.Dir(container.Cgroup), "monitors")}
+	}
+	return placement.InScope(systemd.Scope{Name: "davit-monitors.scope", Slice: systemd.SystemSlice})
 }
 
 func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
@@ -276,7 +293,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 		t.Stage.Process.Width, t.Stage.Process.Height = c.IO.Width, c.IO.Height
 	}
 	t.Stage.Process.Keyring = keyring(c.ID)
-	t.Stage.HugePages = d.hugePages
+	t.Stage.HugePages, t.Stage.Trace = d.hugePages, d.log.IsTrace()
 	if unknown := translate.UnknownCapabilities(spec.Process); len(unknown) > 0 {
 		d.log.Warn("capabilities are unknown and left out", "container", c.ID, "capabilities", unknown)
 	}
@@ -336,7 +353,14 @@ func (d *Driver) filter(section *specs.LinuxSeccomp) (*sandbox.Seccomp, error) {
 
 // Start implements runtime.Driver.
 func (d *Driver) Start(ctx context.Context, id, execID string) error {
-	_, err := d.call(ctx, id, monitor.Request{Op: monitor.OpStart, Exec: execID})
+	r, err := d.load(id)
+	if err != nil {
+		return err
+	}
+	_, err = d.call(ctx, id, monitor.Request{Op: monitor.OpStart, Exec: execID})
+	if execID == "" {
+		d.spawner.fill(monitorsOf(r.Placement))
+	}
 	return err
 }
 

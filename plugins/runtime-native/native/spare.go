@@ -52,7 +52,6 @@ func (s *spawner) spawn(ctx context.Context, dir string, place placement.Placeme
 	case created.Error != nil:
 		return 0, created, created.Error
 	}
-	s.fill(place)
 	return w.pid, created, nil
 }
 
@@ -83,8 +82,9 @@ func (s *spawner) take(cgroupPath string) *waiting {
 	return w
 }
 
-// fill starts the next container's monitor, not on this container's time. One
-// waits at most, where the last container was made.
+// fill starts the next container's monitor, when this container has started and
+// needs the processor no more. One waits at most, where the last container was
+// made.
 func (s *spawner) fill(place placement.Placement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

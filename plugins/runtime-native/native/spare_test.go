@@ -77,6 +77,7 @@ func spawned(t *testing.T, s *spawner, cgroupPath string) int {
 	if created.PID != pid {
 		t.Fatalf("monitor %d answered as %d", pid, created.PID)
 	}
+	s.fill(placement.Placement{Cgroup: cgroupPath})
 	s.filling.Wait()
 	return pid
 }

@@ -76,6 +76,8 @@ type Child struct {
 	prepare  *sandbox.Preparation
 	sync     *os.File
 	listener *Listener
+	// Trace is what the stage reported; nil if it was not asked to.
+	Trace *monitor.Trace
 }
 
 // Start clones the stage and does not wait for it.
@@ -274,6 +276,16 @@ func (c *Child) WaitReady() (terminal int, err error) {
 			if err := c.hooks(c.PID); err != nil {
 				return -1, err
 			}
+		}
+		if _, err := c.sync.Write(message[:1]); err != nil {
+			return -1, fmt.Errorf("letting the container's init go on: %w", err)
+		}
+		return c.WaitReady()
+	}
+	if message[0] == sandbox.MessageTrace {
+		c.Trace = &monitor.Trace{}
+		if err := json.Unmarshal(message[1:n], c.Trace); err != nil {
+			return -1, fmt.Errorf("reading the trace of the container's init: %w", err)
 		}
 		if _, err := c.sync.Write(message[:1]); err != nil {
 			return -1, fmt.Errorf("letting the container's init go on: %w", err)

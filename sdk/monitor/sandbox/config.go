@@ -35,6 +35,9 @@ type Config struct {
 	FindFirst bool `json:"findFirst,omitempty"`
 	// HugePages allows transparent huge pages again, which the monitor does without.
 	HugePages bool `json:"hugePages,omitempty"`
+	// Trace has the stage report when its steps were done, before it says that it is
+	// ready.
+	Trace bool `json:"trace,omitempty"`
 	// Extra is the number of descriptors from ExtraFD on that become the program's
 	// from 3 on.
 	Extra int `json:"extra,omitempty"`

@@ -27,6 +27,7 @@ const (
 	// MessageListener brings the mailbox for a seccomp listener, after MessageGo, and
 	// is answered by another MessageGo.
 	MessageListener = 'S'
+	MessageTrace    = 'T' // a monitor.Trace as JSON, if one is wanted
 )
 
 // MaxDescriptors is how many descriptors ride along with one message (SCM_MAX_FD).
@@ -58,11 +59,17 @@ func Main() {
 }
 
 func (s *stage) run() error {
+	trace := &monitor.Trace{}
+	trace.Done("stage: started")
 	config, err := readConfig()
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
 	s.Config = config
+	if config.Trace {
+		trace.Done("stage: reading the configuration")
+		s.trace = trace
+	}
 	// First of all: what is inherited is the monitor's, which nothing shall end.
 	steps := []step{
 		{"setting the OOM score", s.setOOMScore},
@@ -77,6 +84,7 @@ func (s *stage) run() error {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
+		s.trace.Done("stage: " + step.name)
 	}
 	return s.execute()
 }
@@ -88,6 +96,7 @@ type stage struct {
 	proc     int               // the proc filesystem that the stage mounted, -1 for none
 	null     int               // a mount of the null device, -1 for none
 	terminal int               // master of the terminal, -1 for none
+	trace    *monitor.Trace    // nil unless one is wanted
 	label    int               // where the label for execve is written, -1 for none
 	sync     int               // socket to the one who waits for execve
 	mailbox  *[2]atomic.Uint32 // of a filter with a listener, nil without
@@ -118,6 +127,19 @@ func (s *stage) waitForGo() error {
 	var rights []byte
 	if s.terminal >= 0 {
 		rights = unix.UnixRights(s.terminal)
+	}
+	if s.trace != nil {
+		body, err := json.Marshal(s.trace)
+		if err != nil {
+			return err
+		}
+		if _, err := unix.Write(SyncFD, append([]byte{MessageTrace}, body...)); err != nil {
+			return err
+		}
+		// Read by itself, before another message.
+		if readOrder(SyncFD) != MessageTrace {
+			os.Exit(1)
+		}
 	}
 	if err := unix.Sendmsg(SyncFD, []byte{MessageReady}, rights, nil, 0); err != nil {
 		return err

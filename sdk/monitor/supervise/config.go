@@ -41,6 +41,8 @@ type Config struct {
 	OOMFile string `json:"oomFile,omitempty"`
 	// Hooks are those that run in the monitor's namespaces; nil for none.
 	Hooks *hook.Set `json:"hooks,omitempty"`
+	// Trace has the monitor report when its steps were done.
+	Trace bool `json:"trace,omitempty"`
 	// ExecJoin are the namespaces (CLONE_NEW*) an exec enters.
 	ExecJoin int `json:"execJoin"`
 	// JoinPID says that execs enter the init's pid namespace.

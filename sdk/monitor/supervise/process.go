@@ -27,7 +27,7 @@ type process struct {
 }
 
 // create makes a process up to the point before its program is executed.
-func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile, exitPath string) (_ *process, _ <-chan unix.WaitStatus, err error) {
+func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile, exitPath string, trace *monitor.Trace) (_ *process, _ <-chan unix.WaitStatus, err error) {
 	record, err := newExitFile(exitPath)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the file for the exit status: %w", err)
@@ -41,6 +41,7 @@ func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile,
 	if err != nil {
 		return nil, nil, fmt.Errorf("making streams: %w", err)
 	}
+	trace.Done("monitor: exit file and streams")
 	stage.Stdin, stage.Stdout, stage.Stderr = ends.stdin, ends.stdout, ends.stderr
 	var child *launch.Child
 	pid, ended, err := r.start(func() (int, error) {
@@ -56,7 +57,10 @@ func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile,
 		streams.end(0)
 		return nil, nil, err
 	}
+	trace.Done("monitor: cloning the stage")
 	terminal, err := child.WaitReady()
+	trace.Add(child.Trace)
+	trace.Done("monitor: hearing that the stage is ready")
 	if err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		<-ended

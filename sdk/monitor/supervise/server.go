@@ -35,6 +35,7 @@ type server struct {
 	log    *logFile
 	init   *process
 	pidfd  int
+	trace  *monitor.Trace // of the creation; nil unless one is wanted
 
 	mu    sync.Mutex
 	execs map[string]*process
@@ -73,8 +74,10 @@ func Main() int {
 		_ = monitor.WriteMessage(control, monitor.Response{Error: monitor.AsFailure(fmt.Errorf("listening: %w", err))})
 		return 1
 	}
-	_ = monitor.WriteMessage(control, monitor.Response{State: monitor.StateCreated, PID: s.init.pid})
+	s.trace.Done("monitor: listening")
+	_ = monitor.WriteMessage(control, monitor.Response{State: monitor.StateCreated, PID: s.init.pid, Trace: s.trace})
 	_ = control.Close()
+	s.trace = nil
 	s.idle = whenIdle()
 	accepting := make(chan struct{})
 	go func() {
@@ -120,6 +123,10 @@ func receive(control io.Reader) (Config, error) {
 
 func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 	s := &server{config: config, execs: map[string]*process{}}
+	if config.Trace {
+		s.trace = &monitor.Trace{}
+	}
+	s.trace.Done("monitor: reading the configuration")
 	// Processes of a container without a pid namespace of its own come to us when
 	// their parent dies.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -132,7 +139,8 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 	s.reaper = newReaper()
 	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Birth: s.config.Birth, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
 		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks, Listener: s.config.Listener}
-	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log, filepath.Join(s.config.Dir, monitor.ExitName))
+	s.trace.Done("monitor: log and signals")
+	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log, filepath.Join(s.config.Dir, monitor.ExitName), s.trace)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -295,7 +303,7 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 		stage.PIDNamespace = s.pidfd
 	}
 	stage.Listener = s.config.Listener.ForExec(s.init.pid)
-	p, ended, err := create(s.reaper, stage, *request.Streams, nil, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)))
+	p, ended, err := create(s.reaper, stage, *request.Streams, nil, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)), nil)
 	if err != nil {
 		return monitor.Response{Error: monitor.AsFailure(err)}
 	}

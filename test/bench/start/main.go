@@ -3,7 +3,7 @@
 // capabilities, seccomp profile, masks and cgroups of "docker run". It judges
 // nothing.
 //
-//	go run ./test/bench/start [-n ROUNDS] [-mtls]
+//	go run ./test/bench/start [-n ROUNDS] [-mtls=false] [-trace]
 package main
 
 import (
@@ -35,8 +35,13 @@ import (
 func main() {
 	rounds := flag.Int("n", 60, "containers to start")
 	mtls := flag.Bool("mtls", true, "TLS between core and driver, as by default")
+	traced := flag.Bool("trace", false, "also print what each step of Create took, in another run")
 	flag.Parse()
-	if err := run(context.Background(), *rounds, *mtls); err != nil {
+	err := run(context.Background(), *rounds, *mtls, nil)
+	if err == nil && *traced {
+		err = run(context.Background(), *rounds, *mtls, newSteps())
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -51,7 +56,9 @@ type bench struct {
 	times  map[string][]float64 // milliseconds, by step
 }
 
-func run(ctx context.Context, rounds int, mtls bool) (err error) {
+// run starts containers and prints their times, or with steps what the driver
+// says of its own: asking it takes time, too.
+func run(ctx context.Context, rounds int, mtls bool, s *steps) (err error) {
 	bin, err := private.BinDir()
 	if err != nil {
 		return err
@@ -61,10 +68,17 @@ func run(ctx context.Context, rounds int, mtls bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// In memory, as an installed engine's.
+	live, err := os.MkdirTemp("/run", "davit-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(live)) }()
 	b := &bench{dir: dir, cgroup: "/davit-bench-" + strconv.Itoa(os.Getpid()), times: map[string][]float64{}}
 	host, err := plugin.New(plugin.Options{
-		Dirs: []string{filepath.Join(bin, "plugins")}, Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run"), EngineID: "bench",
+		Dirs: []string{filepath.Join(bin, "plugins")}, Root: filepath.Join(dir, "root"), Run: live, EngineID: "bench",
 		Defaults: map[plugin.Kind]string{plugin.Runtime: "native"}, AutoMTLS: mtls,
+		Logger: s.logger(),
 	})
 	if err != nil {
 		return err
@@ -93,6 +107,10 @@ func run(ctx context.Context, rounds int, mtls bool) (err error) {
 		if err := b.container(ctx, round, round >= 5); err != nil {
 			return err
 		}
+	}
+	if s != nil {
+		s.print()
+		return nil
 	}
 	b.print(rounds)
 	return nil
