@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultStopTimeout = 10 * time.Second
-	killTimeout = 30 * time.Second // for the kernel to end a process after SIGKILL
+	killTimeout        = 30 * time.Second // for the kernel to end a process after SIGKILL
 )
 
 // notRunning is Docker's answer to an operation that needs a process.
