@@ -61,7 +61,7 @@ func (s *streams) pump(r *os.File, name string, frame byte) {
 			_ = r.SetReadDeadline(time.Time{})
 			buffer = make([]byte, headerSize+least)
 			s.log.release()
-			giveBack()
+			collect()
 		case err != nil: // EOF, or EIO of a terminal nobody has open any more
 			split.close(time.Now())
 			return

@@ -77,16 +77,22 @@ const (
 	worthwhile = 1 << 20
 )
 
-// giveBack returns memory to the system that starting, answering or a burst of
-// output needed.
+// giveBack returns memory to the system that starting or answering needed.
 func giveBack() {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	shrink := footprint.Unmap
 	if memory.HeapSys-memory.HeapReleased >= worthwhile {
-		shrink = footprint.Shrink
+		collect()
+		return
 	}
-	if err := shrink(); err != nil {
+	if err := footprint.Unmap(); err != nil {
+		complain("giving memory back", err)
+	}
+}
+
+// collect is for after a burst of output, whose buffers are garbage for certain.
+func collect() {
+	if err := footprint.Shrink(); err != nil {
 		complain("giving memory back", err)
 	}
 }
