@@ -26,7 +26,6 @@ import (
 	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
 	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/plugins/runtime-native/proc"
-	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
 	"github.com/davit-engine/davit/plugins/runtime-native/systemd"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor"
@@ -37,11 +36,11 @@ import (
 
 // Driver implements runtime.Driver.
 type Driver struct {
-	run     string
-	log     hclog.Logger
-	spawner *spawner
-	filters sync.Map // seccomp section as JSON → *sandbox.Seccomp
-	events  *broadcast
+	run      string
+	log      hclog.Logger
+	spawner  *spawner
+	profiles profiles
+	events   *broadcast
 	// oomScore is the driver's own, which a container inherits whose spec names none.
 	oomScore int
 	// hugePages says that containers may have what their monitors do without.
@@ -162,9 +161,9 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 		}
 		return runtime.Process{}, fmt.Errorf("container with ID %s exists: %w", c.ID, errdefs.ErrAlreadyExists)
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(c.Spec, &spec); err != nil {
-		return runtime.Process{}, fmt.Errorf("reading the OCI spec: %w: %w", err, errdefs.ErrInvalidArgument)
+	spec, filter, err := d.readSpec(c.Spec)
+	if err != nil {
+		return runtime.Process{}, err
 	}
 	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
 		return runtime.Process{}, fmt.Errorf("linux.cgroupsPath is missing: %w", errdefs.ErrInvalidArgument)
@@ -213,7 +212,7 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	}
 	defer hold.Release()
 	trace.Done("driver: cgroups")
-	config, err := d.monitorConfig(&spec, c, dir, group)
+	config, err := d.monitorConfig(spec, filter, c, dir, group)
 	if err != nil {
 		return runtime.Process{}, err
 	}
@@ -269,7 +268,7 @@ func monitorsOf(container placement.Placement) placement.Placement {
 	return placement.InScope(systemd.Scope{Name: "davit-monitors.scope", Slice: systemd.SystemSlice})
 }
 
-func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
+func (d *Driver) monitorConfig(spec *specs.Spec, filter *sandbox.Seccomp, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
 	if err := netdev.Check(spec.Linux.NetDevices, spec.Linux.Namespaces); err != nil {
 		return supervise.Config{}, err
 	}
@@ -280,9 +279,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, c runtime.Create, dir string, g
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if t.Stage.Seccomp, err = d.filter(spec.Linux.Seccomp); err != nil {
-		return supervise.Config{}, err
-	}
+	t.Stage.Seccomp = filter
 	hooks, err := translate.Hooks(spec, c.ID, dir)
 	if err != nil {
 		return supervise.Config{}, err
@@ -328,27 +325,6 @@ func streams(io runtime.IO) monitor.Streams {
 		s.Log = &monitor.Log{Path: io.Log.Path, MaxSize: io.Log.MaxSize, MaxFile: io.Log.MaxFile}
 	}
 	return s
-}
-
-// filter compiles a seccomp section, once for each distinct one.
-func (d *Driver) filter(section *specs.LinuxSeccomp) (*sandbox.Seccomp, error) {
-	if section == nil {
-		return nil, nil
-	}
-	key, err := json.Marshal(section)
-	if err != nil {
-		return nil, err
-	}
-	if known, ok := d.filters.Load(string(key)); ok {
-		return known.(*sandbox.Seccomp), nil
-	}
-	program, flags, err := seccomp.Compile(section)
-	if err != nil {
-		return nil, fmt.Errorf("compiling the seccomp profile: %w", err)
-	}
-	filter := &sandbox.Seccomp{Program: program, Flags: flags, Notify: seccomp.Notifies(section)}
-	d.filters.Store(string(key), filter)
-	return filter, nil
 }
 
 // Start implements runtime.Driver.

@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -158,7 +157,7 @@ func (b *bench) container(ctx context.Context, round int, counts bool) error {
 		return err
 	}
 	begin := time.Now()
-	body, err := json.Marshal(built)
+	body, err := spec.Marshal(built)
 	if err != nil {
 		return err
 	}
