@@ -6,8 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,49 +227,4 @@ func FuzzReverseAddress(f *testing.F) {
 			t.Fatalf("%q is read as %s, which is %q", name, a, back)
 		}
 	})
-}
-
-// load asks about a name over sockets of the container until n questions are
-// answered.
-func load(b *testing.B, c *container, name string, sockets int) {
-	var next atomic.Int64
-	var all sync.WaitGroup
-	for range sockets {
-		conn, err := c.dial("udp")
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-			b.Fatal(err)
-		}
-		all.Go(func() {
-			defer func() { _ = conn.Close() }()
-			for next.Add(1) <= int64(b.N) {
-				m := new(dns.Msg).SetQuestion(name, dns.TypeA)
-				if err := conn.WriteMsg(m); err != nil {
-					b.Error(err)
-					return
-				}
-				if answer, err := conn.ReadMsg(); err != nil || len(answer.Answer) != 1 {
-					b.Errorf("answer %v, %v", answer, err)
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "questions/s")
-}
-
-// The whole way of a question, client's part included: sockets in a container's
-// namespace, redirection, answer.
-func BenchmarkNamesOfContainers(b *testing.B) {
-	c := serve(b, newServer(b, names{"abc": {"web": addrs("172.20.0.2")}}), Client{ID: "abc"})
-	load(b, c, "web.", 16)
-}
-
-func BenchmarkForwardedNames(b *testing.B) {
-	u := newUpstream(b, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
-	c := serve(b, newServer(b, nil, u.address), Client{ID: "abc"})
-	load(b, c, "example.org.", 128)
 }

@@ -102,7 +102,7 @@ func force(conn *net.UDPConn, size int) {
 
 // dial makes a socket in the namespace and begins to connect it, without waiting:
 // a connection that does not come about is the first write's error.
-func (n *namespace) dial(ctx context.Context, home *namespace, network string, server netip.AddrPort) (net.Conn, error) {
+func (n *namespace) dial(ctx context.Context, home *namespace, network string, server netip.AddrPort) (*os.File, error) {
 	kind := unix.SOCK_DGRAM
 	if network == "tcp" {
 		kind = unix.SOCK_STREAM
@@ -127,14 +127,15 @@ func (n *namespace) dial(ctx context.Context, home *namespace, network string, s
 		}
 		return nil, err
 	}
+	// The runtime's poller waits for such a file, as for the connections of package
+	// net, which take some more system calls for each.
 	file := os.NewFile(uintptr(fd), "name server "+server.String())
-	conn, err := net.FileConn(file)
-	_ = file.Close()
-	if err != nil {
+	deadline, _ := ctx.Deadline()
+	if err := file.SetDeadline(deadline); err != nil {
+		_ = file.Close()
 		return nil, err
 	}
-	deadline, _ := ctx.Deadline()
-	return conn, conn.SetDeadline(deadline)
+	return file, nil
 }
 
 // socketAddress is an address for the kernel. The zone of a link-local one is an

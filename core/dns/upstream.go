@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -128,7 +127,7 @@ func (c *client) exchange(ctx context.Context, u upstream, network string, quest
 	}
 }
 
-func exchangeStream(conn net.Conn, packet []byte, question *dns.Msg) (*dns.Msg, error) {
+func exchangeStream(conn io.ReadWriter, packet []byte, question *dns.Msg) (*dns.Msg, error) {
 	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packet))), packet...)); err != nil {
 		return nil, err
 	}
