@@ -55,6 +55,14 @@ func userNamespaces(c *client) {
 	c.ok("start", box)
 
 	c.contains(c.ok("run", "--rm", "--network", "container:"+box, "busybox", "cat", "/proc/self/uid_map"), "200000")
+	// The name server listens in a network that belongs to the user namespace, and
+	// asks others from there.
+	names, named := c.own("names"), c.own("named")
+	c.ok("network", "create", names)
+	c.background("named", "--network", names, "--dns", "127.0.0.1", "busybox", "sleep", "600")
+	c.equal(c.addresses(named, named), c.address(named, names, "IPAddress"))
+	serveNames(c.T, "/proc/"+c.ok("inspect", "-f", "{{.State.Pid}}", named)+"/ns/net", "127.0.0.1", "192.0.2.1")
+	c.equal(c.addresses(named, "www.example"), "192.0.2.1")
 	c.equal(c.ok("run", "--rm", "-v", "/etc/passwd:/p", "busybox", "stat", "-c", "%u", "/p"), "65534")
 	c.equal(c.ok("run", "--rm", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c", "ip link set lo down && echo down"), "down")
 	c.fails(125, "privileged mode is incompatible with user namespaces", "run", "--rm", "--privileged", "busybox", "true")
