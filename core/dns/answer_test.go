@@ -13,7 +13,7 @@ import (
 )
 
 func TestWhatIsNoQuestionIsRefused(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
+	u := newUpstream(t, host(1), says("192.0.2.1", dns.RcodeSuccess))
 	n := serve(t, newServer(t, names{"abc": {"web": addrs("172.20.0.2")}}, u.address), Client{ID: "abc"})
 	for name, c := range map[string]struct {
 		change func(m *dns.Msg)
@@ -60,7 +60,7 @@ func TestWhatIsNoQuestionIsRefused(t *testing.T) {
 }
 
 func TestOtherClassesAreNotAboutContainers(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", says("", dns.RcodeRefused))
+	u := newUpstream(t, host(1), says("", dns.RcodeRefused))
 	n := serve(t, newServer(t, names{"abc": {"version.bind": addrs("172.20.0.2")}}, u.address), Client{ID: "abc"})
 	question := new(dns.Msg).SetQuestion("version.bind.", dns.TypeTXT)
 	question.Question[0].Qclass = dns.ClassCHAOS
@@ -108,7 +108,7 @@ func TestAddressesAreShuffled(t *testing.T) {
 }
 
 func TestTheEndLeavesNothing(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
+	u := newUpstream(t, host(1), says("192.0.2.1", dns.RcodeSuccess))
 	n := newContainer(t)
 	before := runtime.NumGoroutine()
 	s := newServer(t, names{"abc": {"web": addrs("172.20.0.2")}}, u.address)

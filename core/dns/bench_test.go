@@ -86,14 +86,14 @@ func BenchmarkNamesOfContainers(b *testing.B) {
 }
 
 func BenchmarkForwardedNames(b *testing.B) {
-	u := newUpstream(b, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
+	u := newUpstream(b, host(1), says("192.0.2.1", dns.RcodeSuccess))
 	c := serve(b, newServer(b, nil, u.address), Client{ID: "abc"})
 	load(b, c, "example.org.", 128)
 }
 
 // What a hanging name server has to wait for does not slow names of containers.
 func BenchmarkNamesBesideAHangingServer(b *testing.B) {
-	u := newUpstream(b, "127.0.53.1", silent)
+	u := newUpstream(b, host(1), silent)
 	s := newServer(b, names{"abc": {"web": addrs("172.20.0.2")}}, u.address)
 	c := serve(b, s, Client{ID: "abc"})
 	stop := make(chan struct{})

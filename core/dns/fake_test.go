@@ -150,6 +150,12 @@ type teacher struct {
 	asked []string // "network name type"
 }
 
+// host is an address of the host's loopback network that no other run has.
+func host(last byte) string {
+	pid := os.Getpid()
+	return netip.AddrFrom4([4]byte{127, byte(64 + pid>>16), byte(pid >> 8), byte(pid)&0xf0 | last}).String()
+}
+
 // newUpstream serves on an address of the host's loopback network of its own:
 // questions are always forwarded to port 53.
 func newUpstream(t testing.TB, address string, answer func(question *dns.Msg) *dns.Msg) *teacher {

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestOtherNamesAreForwarded(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
+	u := newUpstream(t, host(1), says("192.0.2.1", dns.RcodeSuccess))
 	n := serve(t, newServer(t, names{"abc": {"web": addrs("172.20.0.2")}}, u.address), Client{ID: "abc"})
 	for _, network := range []string{"udp", "tcp"} {
 		m := n.exchange(t, network, new(dns.Msg).SetQuestion("example.org.", dns.TypeA))
@@ -36,7 +38,7 @@ func TestOtherNamesAreForwarded(t *testing.T) {
 func TestWhatDoesNotExistAnywhereIsSaidByTheUpstream(t *testing.T) {
 	for _, code := range []int{dns.RcodeSuccess, dns.RcodeNameError, dns.RcodeServerFailure, dns.RcodeRefused, dns.RcodeNotImplemented} {
 		t.Run(dns.RcodeToString[code], func(t *testing.T) {
-			u := newUpstream(t, "127.0.53.1", func(question *dns.Msg) *dns.Msg {
+			u := newUpstream(t, host(1), func(question *dns.Msg) *dns.Msg {
 				m := new(dns.Msg).SetRcode(question, code)
 				m.Ns = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 77}, Ns: "a.", Mbox: "b."}}
 				return m
@@ -50,10 +52,10 @@ func TestWhatDoesNotExistAnywhereIsSaidByTheUpstream(t *testing.T) {
 }
 
 func TestUpstreamsAreAskedInTheirOrder(t *testing.T) {
-	dead := netip.MustParseAddr("127.0.53.9") // nobody listens: refused at once
-	first, second := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess)), newUpstream(t, "127.0.53.2", says("192.0.2.2", dns.RcodeSuccess))
-	broken, refusing := newUpstream(t, "127.0.53.3", says("", dns.RcodeServerFailure)), newUpstream(t, "127.0.53.4", says("", dns.RcodeRefused))
-	unsure := newUpstream(t, "127.0.53.5", says("", dns.RcodeNameError))
+	dead := netip.MustParseAddr(host(9)) // nobody listens: refused at once
+	first, second := newUpstream(t, host(1), says("192.0.2.1", dns.RcodeSuccess)), newUpstream(t, host(2), says("192.0.2.2", dns.RcodeSuccess))
+	broken, refusing := newUpstream(t, host(3), says("", dns.RcodeServerFailure)), newUpstream(t, host(4), says("", dns.RcodeRefused))
+	unsure := newUpstream(t, host(5), says("", dns.RcodeNameError))
 	for name, c := range map[string]struct {
 		hosts []netip.Addr
 		want  string
@@ -86,7 +88,7 @@ func TestUpstreamsAreAskedInTheirOrder(t *testing.T) {
 // A container's own servers are asked from its own network: they may be on it, and
 // a container without a way out reaches them all the same.
 func TestOwnServersAreAskedFromTheContainersNetwork(t *testing.T) {
-	host := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
+	host := newUpstream(t, host(1), says("192.0.2.1", dns.RcodeSuccess))
 	inside := newContainer(t)
 	own := newUpstreamOf(t, inside, "127.0.53.1", says("192.0.2.7", dns.RcodeSuccess))
 	six := newUpstreamOf(t, inside, "::1", says("192.0.2.6", dns.RcodeSuccess))
@@ -134,6 +136,51 @@ func TestLinkLocalUpstreamsHaveAZone(t *testing.T) {
 	}
 }
 
+func TestLinkLocalUpstreamsAreAsked(t *testing.T) {
+	n := newContainer(t)
+	done := make(chan error, 1)
+	n.work <- func() {
+		done <- func() error {
+			if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "a0"}, PeerName: "b0"}); err != nil {
+				return err
+			}
+			for _, name := range []string{"b0", "a0"} {
+				link, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				if err := netlink.LinkSetUp(link); err != nil {
+					return err
+				}
+				if name == "a0" {
+					address, err := netlink.ParseAddr("fe80::53/64")
+					if err != nil {
+						return err
+					}
+					address.Flags = unix.IFA_F_NODAD
+					if err := netlink.AddrAdd(link, address); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}()
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	newUpstreamOf(t, n, "fe80::53%a0", says("192.0.2.6", dns.RcodeSuccess))
+	s := newServer(t, nil)
+	if err := s.Serve(t.Context(), Client{ID: "abc", Netns: n.path, Servers: addrs("fe80::53%a0")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if m := n.exchange(t, network, new(dns.Msg).SetQuestion("example.org.", dns.TypeA)); !slices.Equal(texts(m), []string{"192.0.2.6"}) {
+			t.Errorf("%s: answer %s", network, m)
+		}
+	}
+}
+
 // long answers with so many addresses that they do not fit into a packet.
 func long(question *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(question)
@@ -144,7 +191,7 @@ func long(question *dns.Msg) *dns.Msg {
 }
 
 func TestLongAnswersAreFetchedOverTCP(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", long)
+	u := newUpstream(t, host(1), long)
 	n := serve(t, newServer(t, nil, u.address), Client{ID: "abc"})
 	// The container's program can take it in one packet, the upstream did not know.
 	if m := n.exchange(t, "udp", new(dns.Msg).SetQuestion("example.org.", dns.TypeA)); !m.Truncated || len(m.Answer) == 0 || len(m.Answer) >= 100 {
@@ -159,7 +206,7 @@ func TestLongAnswersAreFetchedOverTCP(t *testing.T) {
 }
 
 func TestAnAnswerThatIsOnlyToBeHadCutIsPassedOnAsCut(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", func(question *dns.Msg) *dns.Msg {
+	u := newUpstream(t, host(1), func(question *dns.Msg) *dns.Msg {
 		m := new(dns.Msg).SetReply(question)
 		m.Truncated = true
 		return m
@@ -173,7 +220,7 @@ func TestAnAnswerThatIsOnlyToBeHadCutIsPassedOnAsCut(t *testing.T) {
 func TestExtensionsAreOfOneHop(t *testing.T) {
 	var mu sync.Mutex
 	var asked *dns.OPT
-	u := newUpstream(t, "127.0.53.1", func(question *dns.Msg) *dns.Msg {
+	u := newUpstream(t, host(1), func(question *dns.Msg) *dns.Msg {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = question.IsEdns0()
@@ -207,7 +254,7 @@ func TestExtensionsAreOfOneHop(t *testing.T) {
 // What comes to the port where an answer is awaited, and is not it, is not passed
 // on; the answer that comes later is.
 func TestForgedAnswersAreIgnored(t *testing.T) {
-	packets, err := net.ListenPacket("udp", "127.0.53.1:53")
+	packets, err := net.ListenPacket("udp", host(1)+":53")
 	if err != nil {
 		t.Skip(err)
 	}
@@ -246,7 +293,7 @@ func TestForgedAnswersAreIgnored(t *testing.T) {
 			_, _ = packets.WriteTo(packet, from)
 		}
 	}()
-	n := serve(t, newServer(t, nil, netip.MustParseAddr("127.0.53.1")), Client{ID: "abc"})
+	n := serve(t, newServer(t, nil, netip.MustParseAddr(host(1))), Client{ID: "abc"})
 	seen := map[uint16]bool{}
 	for range 32 {
 		question := new(dns.Msg).SetQuestion("Example.org.", dns.TypeA)
@@ -265,8 +312,8 @@ func TestForgedAnswersAreIgnored(t *testing.T) {
 func silent(*dns.Msg) *dns.Msg { return nil }
 
 func TestAnUpstreamThatHangs(t *testing.T) {
-	hangs := newUpstream(t, "127.0.53.1", silent)
-	good := newUpstream(t, "127.0.53.2", says("192.0.2.2", dns.RcodeSuccess))
+	hangs := newUpstream(t, host(1), silent)
+	good := newUpstream(t, host(2), says("192.0.2.2", dns.RcodeSuccess))
 	t.Run("is followed by the next", func(t *testing.T) {
 		n := serve(t, newServer(t, nil, hangs.address, good.address), Client{ID: "abc"})
 		began := time.Now()
@@ -356,7 +403,7 @@ func (l *logged) String() string {
 }
 
 func TestSoManyQuestionsAreForwardedAtOnce(t *testing.T) {
-	hangs := newUpstream(t, "127.0.53.1", silent)
+	hangs := newUpstream(t, host(1), silent)
 	s := newServer(t, names{"abc": {"web": addrs("172.20.0.2")}, "def": {}}, hangs.address)
 	var lines logged
 	s.Log = slog.New(slog.NewTextHandler(&lines, nil))
@@ -401,7 +448,7 @@ func TestSoManyQuestionsAreForwardedAtOnce(t *testing.T) {
 }
 
 func TestNamesWithoutADotMayStayInside(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", says("192.0.2.1", dns.RcodeSuccess))
+	u := newUpstream(t, host(1), says("192.0.2.1", dns.RcodeSuccess))
 	s := newServer(t, names{"abc": {"web": addrs("172.20.0.2")}}, u.address)
 	n := serve(t, s, Client{ID: "abc", Local: true})
 	if m := n.ask(t, "printer", dns.TypeA); m.Rcode != dns.RcodeSuccess || len(m.Answer) != 0 {

@@ -78,7 +78,7 @@ func TestEachContainerSeesItsOwnNames(t *testing.T) {
 }
 
 func TestAddressesHaveNames(t *testing.T) {
-	u := newUpstream(t, "127.0.53.1", func(question *dns.Msg) *dns.Msg {
+	u := newUpstream(t, host(1), func(question *dns.Msg) *dns.Msg {
 		m := new(dns.Msg).SetReply(question)
 		m.Answer = []dns.RR{&dns.PTR{Hdr: dns.RR_Header{Name: question.Question[0].Name, Rrtype: dns.TypePTR, Class: dns.ClassINET}, Ptr: "outside."}}
 		return m

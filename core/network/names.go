@@ -13,9 +13,10 @@ import (
 
 // ServeDNS implements the engine's Networks.
 func (s *Service) ServeDNS(ctx context.Context, containerID, netns string, o resolvconf.Overrides) error {
-	host, _, err := s.Resolver.Read()
+	host, path, err := s.Resolver.Read()
 	if err != nil {
-		return err
+		// No reason to do without names: it may be readable again.
+		s.Log.Warn("reading the host's name servers", "file", path, "error", err)
 	}
 	o = o.Or(s.DNS)
 	return s.names.Serve(ctx, dns.Client{ID: containerID, Netns: netns, Servers: o.Servers, Local: host.Ndots(o)})
