@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func parseMount(text string) (mount.Mount, error) {
 		key = strings.ToLower(key)
 		on := true
 		switch key {
-		case "readonly", "ro", "volume-nocopy", "bind-nonrecursive":
+		case "readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src":
 			if has {
 				if on, err = strconv.ParseBool(value); err != nil {
 					return m, fmt.Errorf("invalid value for %s: %s", key, value)
@@ -119,6 +120,8 @@ func parseMount(text string) (mount.Mount, error) {
 			bind().Propagation = mount.Propagation(strings.ToLower(value))
 		case "bind-nonrecursive":
 			bind().NonRecursive = on
+		case "bind-create-src":
+			bind().CreateMountpoint = on
 		case "bind-recursive":
 			switch value {
 			case "enabled":
@@ -163,8 +166,34 @@ func parseMount(text string) (mount.Mount, error) {
 			return m, fmt.Errorf("unexpected key '%s' in '%s'", key, field)
 		}
 	}
+	return m, checkMount(m)
+}
+
+// checkMount refuses what Docker's client refuses.
+func checkMount(m mount.Mount) error {
 	if m.Target == "" {
-		return m, fmt.Errorf("target is required")
+		return errors.New("target is required")
 	}
-	return m, nil
+	for _, other := range []struct {
+		options string
+		given   bool
+		of      mount.Type
+	}{
+		{"bind", m.BindOptions != nil, mount.TypeBind}, {"volume", m.VolumeOptions != nil, mount.TypeVolume}, {"tmpfs", m.TmpfsOptions != nil, mount.TypeTmpfs},
+	} {
+		if other.given && m.Type != other.of {
+			return fmt.Errorf("cannot mix '%s-*' options with mount type '%s'", other.options, m.Type)
+		}
+	}
+	o := m.BindOptions
+	switch {
+	case o == nil:
+	case o.ReadOnlyNonRecursive && !m.ReadOnly:
+		return errors.New("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+	case o.ReadOnlyForceRecursive && !m.ReadOnly:
+		return errors.New("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+	case o.ReadOnlyForceRecursive && o.Propagation != mount.PropagationRPrivate:
+		return errors.New("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction")
+	}
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func volumeCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{volumeCreate(a), volumeList(a), volumeInspect(a), volumeRemove(a), volumePrune(a)}
+	return []*cobra.Command{volumeCreate(a), volumeList(a), volumeInspect(a), volumeRemove(a), volumePrune(a), volumeClone(a), volumeRename(a), volumeResize(a)}
 }
 
 func volumeCreate(a *app) *cobra.Command {

@@ -106,6 +106,11 @@ type Volumes interface {
 	VolumeCreate(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
 	VolumeRemove(ctx context.Context, name string, force bool) error
 	VolumesPrune(ctx context.Context, f filter.Args) (volume.PruneReport, error)
+	// VolumeClone, VolumeRename and VolumeResize are davit's own (served below
+	// /davit/volumes). A size is in bytes, 0 for no limit.
+	VolumeClone(ctx context.Context, source, name string, labels map[string]string, force bool) (volume.Volume, error)
+	VolumeRename(ctx context.Context, name, newName string) (volume.Volume, error)
+	VolumeResize(ctx context.Context, name string, size int64) (volume.Volume, error)
 }
 
 // System are the operations on the engine itself.

@@ -15,6 +15,7 @@ import (
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/resolvconf"
+	corevolume "github.com/davit-engine/davit/core/volume"
 	"github.com/davit-engine/davit/sdk/mount"
 	sdknetwork "github.com/davit-engine/davit/sdk/network"
 	"github.com/davit-engine/davit/sdk/runtime"
@@ -115,6 +116,14 @@ type Volumes interface {
 	// Settled says that a container is made, or given up: what it has is known from
 	// its record.
 	Settled(containerID string)
+	// Clone copies a volume's data into a new volume, Rename gives one another name;
+	// ErrConflict while running answers containers (for a clone without force).
+	// Containers that have a renamed volume learn of it by moved.
+	Clone(ctx context.Context, source, name string, labels map[string]string, force bool, running func(name string) []string) (mobyvolume.Volume, error)
+	Rename(ctx context.Context, name, newName string, running func(name string) []string, moved func(corevolume.Renamed) error) (mobyvolume.Volume, error)
+	FinishRenames(moved func(corevolume.Renamed) error) error
+	// Resize limits a volume, in bytes; 0 for no limit.
+	Resize(ctx context.Context, name string, size int64) (mobyvolume.Volume, error)
 	// Disown lets an anonymous volume outlive the container it was made for.
 	Disown(name string) error
 	// Sweep removes anonymous volumes whose container does not exist and which

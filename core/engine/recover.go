@@ -194,6 +194,9 @@ func (e *Engine) reconcile(ctx context.Context, kind plugin.Kind, driver string)
 		if err := e.Volumes.Reconcile(ctx, driver, claims); err != nil {
 			e.Log.Error("reconciling volumes", "driver", driver, "error", err)
 		}
+		if err := e.Volumes.FinishRenames(e.volumeMoved); err != nil {
+			e.Log.Error("finishing the renaming of volumes", "error", err)
+		}
 	}
 	if kind != "" {
 		return

@@ -69,7 +69,7 @@ func (s *Service) make(ctx context.Context, req mobyvolume.CreateRequest, anonym
 // record writes down that a volume is being made, has it made, and knows it from
 // then on.
 func (s *Service) record(ctx context.Context, r Record, create func() (volume.Volume, error)) (Record, error) {
-	r.Pending = true
+	r.Pending, r.Created = true, time.Now().UTC()
 	if err := s.records.Put(r.Name, r); err != nil {
 		return r, err
 	}
@@ -91,9 +91,9 @@ func (s *Service) record(ctx context.Context, r Record, create func() (volume.Vo
 
 // complete adds what only the driver knows.
 func complete(r Record, made volume.Volume) Record {
-	r.Pending, r.Mountpoint, r.Created = false, made.Mountpoint, made.Created
-	if r.Created.IsZero() {
-		r.Created = time.Now().UTC()
+	r.Pending, r.Mountpoint = false, made.Mountpoint
+	if !made.Created.IsZero() {
+		r.Created = made.Created
 	}
 	return r
 }

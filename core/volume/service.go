@@ -33,6 +33,9 @@ type Record struct {
 	Anonymous  bool
 	// Pending says that the driver was asked to make it and has not answered.
 	Pending bool `json:",omitempty"`
+	// RenamedFrom is the name that containers may still know it by, while it is being
+	// renamed.
+	RenamedFrom string `json:",omitempty"`
 	// Owner is the container that an anonymous volume was made for, as long as the
 	// volume goes with it.
 	Owner string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,15 +38,15 @@ type server struct {
 // Info implements the Identity service.
 func (s *server) Info(context.Context, *pluginv1.InfoRequest) (*pluginv1.InfoResponse, error) {
 	r := &pluginv1.InfoResponse{Name: s.plugin.Name, Version: s.plugin.Version}
-	add := func(service string, served bool) {
+	add := func(service string, served bool, features ...string) {
 		if served {
-			r.Services = append(r.Services, &pluginv1.Service{Name: service, Features: s.plugin.Features})
+			r.Services = append(r.Services, &pluginv1.Service{Name: service, Features: slices.Concat(s.plugin.Features, features)})
 		}
 	}
 	add(storagegrpc.Service, s.plugin.Storage != nil)
 	add(networkgrpc.Service, s.plugin.Network != nil)
 	add(runtimegrpc.Service, s.plugin.Runtime != nil)
-	add(volumegrpc.Service, s.plugin.Volume != nil)
+	add(volumegrpc.Service, s.plugin.Volume != nil, volumegrpc.Features(s.plugin.Volume)...)
 	return r, nil
 }
 

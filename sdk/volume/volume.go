@@ -20,6 +20,14 @@ type Volume struct {
 	Fresh      bool              // true in the answer of the Create call that made it
 }
 
+// Features of drivers, by which the engine knows the optional interfaces that
+// they implement.
+const (
+	FeatureClone  = "clone"  // [Cloner]
+	FeatureRename = "rename" // [Renamer]
+	FeatureResize = "resize" // [Resizer]
+)
+
 // Usage is what a volume occupies.
 type Usage struct {
 	Size int64 // bytes; -1 if the driver cannot tell
@@ -55,4 +63,28 @@ type Driver interface {
 	// Reconcile tells the driver all claims that are valid; it drops every other.
 	// It never removes a volume.
 	Reconcile(ctx context.Context, claims []Claim) error
+}
+
+// Cloner is implemented by drivers with FeatureClone.
+type Cloner interface {
+	// Clone makes a volume with the options and the data of another one, and labels
+	// of its own. What is written to the source meanwhile may be in the copy or not.
+	// Either the whole copy is there in the end or nothing. The clone of a call that
+	// was made before is answered; any other volume of the name is ErrAlreadyExists.
+	Clone(ctx context.Context, source, name string, labels map[string]string) (Volume, error)
+}
+
+// Renamer is implemented by drivers with FeatureRename.
+type Renamer interface {
+	// Rename gives a volume another name. ErrFailedPrecondition while a consumer has
+	// it mounted, ErrAlreadyExists if there is one of the new name. A volume that was
+	// renamed so before is answered.
+	Rename(ctx context.Context, name, newName string) (Volume, error)
+}
+
+// Resizer is implemented by drivers with FeatureResize.
+type Resizer interface {
+	// Resize sets how many bytes a volume may hold, 0 for no limit. What is above a
+	// new limit stays. ErrFailedPrecondition where the host cannot hold a limit.
+	Resize(ctx context.Context, name string, size int64) (Volume, error)
 }

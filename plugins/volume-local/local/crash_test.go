@@ -37,6 +37,7 @@ func busyDriver() {
 		}
 	}
 	stay("reconcile", d.Reconcile(ctx, nil))
+	fmt.Println("ready")
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("v%d-%d", os.Getpid(), i)
 		options := map[string]string{}
@@ -64,7 +65,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	root := t.TempDir()
 	t.Cleanup(func() { _ = unmountBelow(root) })
 	kept, removed := map[string]bool{}, map[string]bool{}
-	for range 25 {
+	for round := range 25 {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), crashRoot+"="+root)
 		cmd.Stderr = os.Stderr
@@ -75,7 +76,12 @@ func TestKilledInTheMiddle(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		killer := time.AfterFunc(time.Duration(10+rand.IntN(60))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		// Every fifth may be killed while it starts.
+		killer := time.AfterFunc(time.Hour, func() { _ = cmd.Process.Kill() })
+		after := time.Duration(1+rand.IntN(60)) * time.Millisecond
+		if round%5 == 0 {
+			killer.Reset(after)
+		}
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			what, name, _ := strings.Cut(lines.Text(), " ")
 			switch what {
@@ -83,6 +89,8 @@ func TestKilledInTheMiddle(t *testing.T) {
 				kept[name] = true
 			case "removed":
 				removed[name] = true
+			case "ready":
+				killer.Reset(after)
 			default:
 				t.Errorf("the driver says: %s", lines.Text())
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/davit-engine/davit/plugins/volume-local/fsmount"
+	"github.com/davit-engine/davit/plugins/volume-local/projquota"
 	"github.com/davit-engine/davit/sdk/volume"
 )
 
@@ -38,6 +39,7 @@ type Driver struct {
 	timeout time.Duration
 	log     hclog.Logger
 	mounter func(context.Context, fsmount.Request) error
+	quota   *projquota.Control // nil where the filesystem holds no limits
 
 	mu  sync.Mutex // never held while waiting for anything
 	all map[string]*entry
@@ -46,31 +48,44 @@ type Driver struct {
 	unclaimed bool
 }
 
-// entry is a volume in memory.
+// entry is a volume in memory. It is replaced, not changed.
 type entry struct {
 	record
-	err  error         // why it cannot be used
+	err error // why it cannot be used
+	*use
+}
+
+// use is what goes on with a volume.
+type use struct {
 	turn chan struct{} // held by who changes the volume's mount, or the volume
-	// claims are the consumers that use it; under the driver's lock. They are the
-	// engine's to know: after a restart it says who they are.
+	// Under the driver's lock: the consumers, which are the engine's to know and to
+	// say after a restart, and the clones that are being made.
 	claims map[string]bool
+	copies int
 }
 
 func newEntry(r record) *entry {
-	return &entry{record: r, turn: make(chan struct{}, 1), claims: map[string]bool{}}
+	return &entry{record: r, use: &use{turn: make(chan struct{}, 1), claims: map[string]bool{}}}
 }
 
-// take waits for the turn.
-func (e *entry) take(ctx context.Context) error {
-	select {
-	case e.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("volume %s is busy: %w", e.Name, ctx.Err())
+// hold waits for the turn of a volume; give gives it back.
+func (d *Driver) hold(ctx context.Context, name string) (e *entry, give func(), err error) {
+	for {
+		if e, err = d.look(name); err != nil {
+			return nil, nil, err
+		}
+		select {
+		case e.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("volume %s is busy: %w", name, ctx.Err())
+		}
+		again, err := d.look(name)
+		if err == nil && again.use == e.use {
+			return again, func() { <-e.turn }, nil
+		}
+		<-e.turn // removed, and perhaps made anew, while we waited
 	}
 }
-
-func (e *entry) give() { <-e.turn }
 
 // New opens the volumes below a directory and finishes removals and undoes
 // creations that were cut off. A volume whose record is damaged is not usable,
@@ -89,6 +104,12 @@ func New(o Options) (*Driver, error) {
 	if err := d.emptyTrash(); err != nil {
 		return nil, err
 	}
+	quota, err := projquota.Open(d.dir(""))
+	if err == nil {
+		d.quota = quota
+	} else {
+		d.log.Debug("volumes cannot be limited", "error", err)
+	}
 	entries, err := os.ReadDir(d.dir(""))
 	if err != nil {
 		return nil, err
@@ -101,7 +122,7 @@ func New(o Options) (*Driver, error) {
 				continue
 			}
 		}
-		r.Name = found.Name()
+		r.Name = found.Name() // the directory's: a rename may have been cut off before the record's
 		d.all[r.Name] = newEntry(r)
 		if err != nil {
 			d.all[r.Name].err = fmt.Errorf("%w: %w", err, errdefs.ErrInternal)
@@ -130,7 +151,7 @@ func (d *Driver) Create(_ context.Context, name string, options, labels map[stri
 	if err := checkName(name); err != nil {
 		return volume.Volume{}, err
 	}
-	if err := checkOptions(options, false); err != nil {
+	if err := checkOptions(options, d.quota != nil); err != nil {
 		return volume.Volume{}, err
 	}
 	d.mu.Lock()
@@ -159,17 +180,41 @@ func (d *Driver) make(r record) error {
 	if err := os.Mkdir(d.data(r.Name), 0o755); err != nil {
 		return err
 	}
+	if err := d.limit(r, d.data(r.Name)); err != nil {
+		return err
+	}
 	return write(d.dir(r.Name), r)
+}
+
+// limit holds a volume's directory to its option size.
+func (d *Driver) limit(r record, dir string) error {
+	size, err := sizeOf(r.Options)
+	if err != nil || size == 0 {
+		return err
+	}
+	if d.quota == nil {
+		return errdefs.ErrFailedPrecondition.WithMessage("size quota requested for volume but no quota support")
+	}
+	return d.quota.Limit(dir, size)
+}
+
+// look answers a volume, be it one that cannot be used.
+func (d *Driver) look(name string) (*entry, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.all[name]; e != nil {
+		return e, nil
+	}
+	return nil, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("get %s: no such volume", name))
 }
 
 // find answers a volume that can be used.
 func (d *Driver) find(name string) (*entry, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if e := d.all[name]; e != nil {
-		return e, e.err
+	e, err := d.look(name)
+	if err == nil {
+		err = e.err
 	}
-	return nil, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("get %s: no such volume", name))
+	return e, err
 }
 
 // Get implements volume.Driver.
@@ -195,19 +240,18 @@ func (d *Driver) List(context.Context) ([]volume.Volume, error) {
 // Remove implements volume.Driver. A volume whose record is damaged can be
 // removed, too.
 func (d *Driver) Remove(ctx context.Context, name string) error {
-	e, err := d.find(name)
-	if e == nil {
+	e, give, err := d.hold(ctx, name)
+	if err != nil {
 		return err
 	}
-	if err := e.take(ctx); err != nil {
-		return err
-	}
-	defer e.give()
-	if again, err := d.find(name); again != e {
-		return err // removed meanwhile; if there is another one of the name, it is not meant
-	}
+	defer give()
 	if users := d.users(e); len(users) > 0 {
 		return fmt.Errorf("volume %s is used by %s: %w", name, strings.Join(users, ", "), errdefs.ErrFailedPrecondition)
+	}
+	if d.quota != nil && e.Options[optionSize] != "" {
+		if err := d.quota.Limit(d.data(name), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.log.Warn("taking a limit away", "volume", name, "error", err)
+		}
 	}
 	doomed, err := d.bury(name)
 	if err != nil {
@@ -273,9 +317,13 @@ func (d *Driver) emptyTrash() error {
 	return nil
 }
 
-// users are the consumers of a volume, in order.
+// users are the consumers of a volume, in order, and the clones being made of it.
 func (d *Driver) users(e *entry) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Sorted(maps.Keys(e.claims))
+	users := slices.Sorted(maps.Keys(e.claims))
+	if e.copies > 0 {
+		users = append(users, "a clone that is being made")
+	}
+	return users
 }

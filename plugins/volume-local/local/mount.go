@@ -22,22 +22,23 @@ import (
 // mounted; a server that does not answer holds up only its own volume, and only
 // until ctx or the driver's patience ends.
 func (d *Driver) Mount(ctx context.Context, name, consumer string) (mount.Mount, error) {
-	e, err := d.find(name)
+	e, give, err := d.hold(ctx, name)
 	if err != nil {
 		return mount.Mount{}, err
 	}
-	if err := e.take(ctx); err != nil {
-		return mount.Mount{}, err
+	if e.err != nil {
+		give()
+		return mount.Mount{}, e.err
 	}
 	m := mount.Mount{Type: "bind", Source: d.data(name), Options: []string{"rbind"}}
 	if !mounted(e.Options) {
-		defer e.give()
+		defer give()
 		return m, d.claim(e, consumer)
 	}
 	// A process that cannot be killed yet keeps the volume's turn, not its caller.
 	done := make(chan error, 1)
 	go func() {
-		defer e.give()
+		defer give()
 		done <- d.attach(ctx, e, consumer)
 	}()
 	select {
@@ -53,8 +54,7 @@ func (d *Driver) Mount(ctx context.Context, name, consumer string) (mount.Mount,
 	}
 }
 
-// claim notes a consumer of a volume whose data is there. A volume that was
-// removed while its turn was waited for has none.
+// claim notes a consumer of a volume whose data is there.
 func (d *Driver) claim(e *entry, consumer string) error {
 	if _, err := os.Lstat(d.data(e.Name)); err != nil && !mounted(e.Options) {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -62,11 +62,13 @@ func (d *Driver) claim(e *entry, consumer string) error {
 		}
 		return err
 	}
+	if e.Options[optionSize] != "" && d.quota == nil {
+		if size, err := sizeOf(e.Options); err != nil || size > 0 {
+			return errdefs.ErrFailedPrecondition.WithMessage("size quota requested for volume but no quota support")
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.all[e.Name] != e {
-		return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("get %s: no such volume", e.Name))
-	}
 	e.claims[consumer] = true
 	return nil
 }
@@ -134,16 +136,14 @@ func (e *mountError) Unwrap() error { return e.err }
 // Unmount implements volume.Driver. The last consumer's end takes the filesystem
 // away.
 func (d *Driver) Unmount(ctx context.Context, name, consumer string) error {
-	d.mu.Lock()
-	e := d.all[name]
-	d.mu.Unlock()
-	if e == nil {
+	e, give, err := d.hold(ctx, name)
+	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err := e.take(ctx); err != nil {
+	if err != nil {
 		return err
 	}
-	defer e.give()
+	defer give()
 	d.mu.Lock()
 	delete(e.claims, consumer)
 	d.mu.Unlock()
@@ -190,7 +190,7 @@ func (d *Driver) Reconcile(ctx context.Context, claims []volume.Claim) error {
 		select {
 		case e.turn <- struct{}{}:
 			errs = append(errs, d.detach(e))
-			e.give()
+			<-e.turn
 		case <-ctx.Done():
 			return errors.Join(append(errs, ctx.Err())...)
 		default:

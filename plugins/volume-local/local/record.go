@@ -14,9 +14,11 @@ import (
 )
 
 // record is a volume on disk: <root>/volumes/<name>/volume.json beside _data. It
-// is written once; who uses a volume is in no file.
+// says nothing of who uses a volume. The name in it is for people: the
+// directory's counts.
 type record struct {
 	Name    string
+	Source  string `json:",omitempty"` // volume that it is a clone of
 	Options map[string]string
 	Labels  map[string]string
 	Created time.Time
@@ -61,9 +63,6 @@ func read(dir string) (record, error) {
 	}
 	if err == nil {
 		err = json.Unmarshal(body, &r)
-	}
-	if err == nil && r.Name != filepath.Base(dir) {
-		err = fmt.Errorf("it is that of %q", r.Name)
 	}
 	if err != nil {
 		return r, fmt.Errorf("record of volume %s: %w", filepath.Base(dir), err)

@@ -15,10 +15,16 @@ import (
 	"github.com/davit-engine/davit/sdk/volume"
 )
 
-// Client is a volume driver at the other end of a connection.
+// Client is a volume driver at the other end of a connection. It has the optional
+// methods of all drivers; what the driver lacks is ErrNotImplemented.
 type Client struct{ rpc volumev1.VolumeClient }
 
-var _ volume.Driver = (*Client)(nil)
+var (
+	_ volume.Driver  = (*Client)(nil)
+	_ volume.Cloner  = (*Client)(nil)
+	_ volume.Renamer = (*Client)(nil)
+	_ volume.Resizer = (*Client)(nil)
+)
 
 // NewClient answers the driver served over cc.
 func NewClient(cc grpc.ClientConnInterface) *Client {
@@ -88,6 +94,24 @@ func (c *Client) Reconcile(ctx context.Context, claims []volume.Claim) error {
 	}
 	_, err := c.rpc.Reconcile(ctx, r)
 	return err
+}
+
+// Clone implements [volume.Cloner].
+func (c *Client) Clone(ctx context.Context, source, name string, labels map[string]string) (volume.Volume, error) {
+	r, err := c.rpc.Clone(ctx, &volumev1.CloneRequest{Source: source, Name: name, Labels: labels})
+	return fromProto(r.GetVolume()), err
+}
+
+// Rename implements [volume.Renamer].
+func (c *Client) Rename(ctx context.Context, name, newName string) (volume.Volume, error) {
+	r, err := c.rpc.Rename(ctx, &volumev1.RenameRequest{Name: name, NewName: newName})
+	return fromProto(r.GetVolume()), err
+}
+
+// Resize implements [volume.Resizer].
+func (c *Client) Resize(ctx context.Context, name string, size int64) (volume.Volume, error) {
+	r, err := c.rpc.Resize(ctx, &volumev1.ResizeRequest{Name: name, Size: size})
+	return fromProto(r.GetVolume()), err
 }
 
 func toProto(v volume.Volume) *volumev1.VolumeInfo {

@@ -3,7 +3,9 @@ package volumegrpc
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
 	"github.com/davit-engine/davit/sdk/mount/mountgrpc"
@@ -92,4 +94,61 @@ func (s *server) Reconcile(ctx context.Context, r *volumev1.ReconcileRequest) (*
 		return nil, err
 	}
 	return &volumev1.ReconcileResponse{}, nil
+}
+
+// Features are those of a driver.
+func Features(d volume.Driver) []string {
+	var features []string
+	add := func(feature string, has bool) {
+		if has {
+			features = append(features, feature)
+		}
+	}
+	_, clones := d.(volume.Cloner)
+	_, renames := d.(volume.Renamer)
+	_, resizes := d.(volume.Resizer)
+	add(volume.FeatureClone, clones)
+	add(volume.FeatureRename, renames)
+	add(volume.FeatureResize, resizes)
+	return features
+}
+
+func lacking(what string) error {
+	return fmt.Errorf("this volume driver does not %s volumes: %w", what, errdefs.ErrNotImplemented)
+}
+
+func (s *server) Clone(ctx context.Context, r *volumev1.CloneRequest) (*volumev1.CloneResponse, error) {
+	cloner, ok := s.driver.(volume.Cloner)
+	if !ok {
+		return nil, lacking("clone")
+	}
+	v, err := cloner.Clone(ctx, r.GetSource(), r.GetName(), r.GetLabels())
+	if err != nil {
+		return nil, err
+	}
+	return &volumev1.CloneResponse{Volume: toProto(v)}, nil
+}
+
+func (s *server) Rename(ctx context.Context, r *volumev1.RenameRequest) (*volumev1.RenameResponse, error) {
+	renamer, ok := s.driver.(volume.Renamer)
+	if !ok {
+		return nil, lacking("rename")
+	}
+	v, err := renamer.Rename(ctx, r.GetName(), r.GetNewName())
+	if err != nil {
+		return nil, err
+	}
+	return &volumev1.RenameResponse{Volume: toProto(v)}, nil
+}
+
+func (s *server) Resize(ctx context.Context, r *volumev1.ResizeRequest) (*volumev1.ResizeResponse, error) {
+	resizer, ok := s.driver.(volume.Resizer)
+	if !ok {
+		return nil, lacking("resize")
+	}
+	v, err := resizer.Resize(ctx, r.GetName(), r.GetSize())
+	if err != nil {
+		return nil, err
+	}
+	return &volumev1.ResizeResponse{Volume: toProto(v)}, nil
 }

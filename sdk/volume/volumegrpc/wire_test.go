@@ -2,8 +2,11 @@ package volumegrpc
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 
@@ -49,6 +52,59 @@ func (e *echo) Usage(_ context.Context, name string) (volume.Usage, error) {
 
 func (e *echo) Reconcile(_ context.Context, claims []volume.Claim) error {
 	return e.note("reconcile", claims)
+}
+
+// copier is an echo with all that a driver may have besides.
+type copier struct{ *echo }
+
+func (c copier) Clone(_ context.Context, source, name string, labels map[string]string) (volume.Volume, error) {
+	return c.volume, c.note("clone", source, name, labels)
+}
+
+func (c copier) Rename(_ context.Context, name, newName string) (volume.Volume, error) {
+	return c.volume, c.note("rename", name, newName)
+}
+
+func (c copier) Resize(_ context.Context, name string, size int64) (volume.Volume, error) {
+	return c.volume, c.note("resize", name, size)
+}
+
+func TestOptionalMethodsCrossTheWire(t *testing.T) {
+	d := copier{&echo{volume: wiretest.Filled[volume.Volume](t)}}
+	c := NewClient(wiretest.Serve(t, func(s grpc.ServiceRegistrar) { Register(s, d) }))
+	labels := map[string]string{"l": "2"}
+	for _, call := range []struct {
+		args []any
+		do   func() (volume.Volume, error)
+	}{
+		{[]any{"clone", "v", "w", labels}, func() (volume.Volume, error) { return c.Clone(t.Context(), "v", "w", labels) }},
+		{[]any{"rename", "v", "w"}, func() (volume.Volume, error) { return c.Rename(t.Context(), "v", "w") }},
+		{[]any{"resize", "v", int64(1 << 40)}, func() (volume.Volume, error) { return c.Resize(t.Context(), "v", 1<<40) }},
+	} {
+		v, err := call.do()
+		if diff := cmp.Diff(call.args, d.called) + cmp.Diff(d.volume, v); err != nil || diff != "" {
+			t.Errorf("%v: %v, %s", call.args, err, diff)
+		}
+	}
+	if got := Features(d); !slices.Equal(got, []string{"clone", "rename", "resize"}) {
+		t.Errorf("features %v", got)
+	}
+}
+
+func TestADriverWithoutOptionalMethods(t *testing.T) {
+	d := &echo{}
+	c := NewClient(wiretest.Serve(t, func(s grpc.ServiceRegistrar) { Register(s, d) }))
+	_, cloned := c.Clone(t.Context(), "v", "w", nil)
+	_, renamed := c.Rename(t.Context(), "v", "w")
+	_, resized := c.Resize(t.Context(), "v", 1)
+	for what, err := range map[string]error{"clone": cloned, "rename": renamed, "resize": resized} {
+		if !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "does not "+what+" volumes") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got := Features(d); got != nil {
+		t.Errorf("features %v", got)
+	}
 }
 
 func TestEverythingCrossesTheWire(t *testing.T) {

@@ -917,6 +917,318 @@ func (*ReconcileResponse) Descriptor() ([]byte, []int) {
 	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{17}
 }
 
+// CloneRequest names a volume to copy.
+type CloneRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the source.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Name of the new volume.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Labels of the new volume; those of the source are not copied.
+	Labels        map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneRequest) Reset() {
+	*x = CloneRequest{}
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneRequest) ProtoMessage() {}
+
+func (x *CloneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
+func (*CloneRequest) Descriptor() ([]byte, []int) {
+	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CloneRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// CloneResponse answers it.
+type CloneResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new volume.
+	Volume        *VolumeInfo `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneResponse) Reset() {
+	*x = CloneResponse{}
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneResponse) ProtoMessage() {}
+
+func (x *CloneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneResponse.ProtoReflect.Descriptor instead.
+func (*CloneResponse) Descriptor() ([]byte, []int) {
+	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CloneResponse) GetVolume() *VolumeInfo {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+// RenameRequest gives a volume another name.
+type RenameRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its new name.
+	NewName       string `protobuf:"bytes,2,opt,name=new_name,json=newName,proto3" json:"new_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameRequest) Reset() {
+	*x = RenameRequest{}
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameRequest) ProtoMessage() {}
+
+func (x *RenameRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
+func (*RenameRequest) Descriptor() ([]byte, []int) {
+	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RenameRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RenameRequest) GetNewName() string {
+	if x != nil {
+		return x.NewName
+	}
+	return ""
+}
+
+// RenameResponse answers it.
+type RenameResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The volume under its new name.
+	Volume        *VolumeInfo `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameResponse) Reset() {
+	*x = RenameResponse{}
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameResponse) ProtoMessage() {}
+
+func (x *RenameResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
+func (*RenameResponse) Descriptor() ([]byte, []int) {
+	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RenameResponse) GetVolume() *VolumeInfo {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+// ResizeRequest limits a volume.
+type ResizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes; 0 for no limit.
+	Size          int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeRequest) Reset() {
+	*x = ResizeRequest{}
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeRequest) ProtoMessage() {}
+
+func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
+func (*ResizeRequest) Descriptor() ([]byte, []int) {
+	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResizeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResizeRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// ResizeResponse answers it.
+type ResizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The volume with its new limit.
+	Volume        *VolumeInfo `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeResponse) Reset() {
+	*x = ResizeResponse{}
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeResponse) ProtoMessage() {}
+
+func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_volume_v1_volume_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
+func (*ResizeResponse) Descriptor() ([]byte, []int) {
+	return file_davit_volume_v1_volume_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResizeResponse) GetVolume() *VolumeInfo {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
 var File_davit_volume_v1_volume_proto protoreflect.FileDescriptor
 
 const file_davit_volume_v1_volume_proto_rawDesc = "" +
@@ -983,7 +1295,26 @@ const file_davit_volume_v1_volume_proto_rawDesc = "" +
 	"\bconsumer\x18\x02 \x01(\tR\bconsumer\"B\n" +
 	"\x10ReconcileRequest\x12.\n" +
 	"\x06claims\x18\x01 \x03(\v2\x16.davit.volume.v1.ClaimR\x06claims\"\x13\n" +
-	"\x11ReconcileResponse2\xd9\x04\n" +
+	"\x11ReconcileResponse\"\xb8\x01\n" +
+	"\fCloneRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
+	"\x06labels\x18\x03 \x03(\v2).davit.volume.v1.CloneRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\rCloneResponse\x123\n" +
+	"\x06volume\x18\x01 \x01(\v2\x1b.davit.volume.v1.VolumeInfoR\x06volume\">\n" +
+	"\rRenameRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bnew_name\x18\x02 \x01(\tR\anewName\"E\n" +
+	"\x0eRenameResponse\x123\n" +
+	"\x06volume\x18\x01 \x01(\v2\x1b.davit.volume.v1.VolumeInfoR\x06volume\"7\n" +
+	"\rResizeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\"E\n" +
+	"\x0eResizeResponse\x123\n" +
+	"\x06volume\x18\x01 \x01(\v2\x1b.davit.volume.v1.VolumeInfoR\x06volume2\xb7\x06\n" +
 	"\x06Volume\x12I\n" +
 	"\x06Create\x12\x1e.davit.volume.v1.CreateRequest\x1a\x1f.davit.volume.v1.CreateResponse\x12@\n" +
 	"\x03Get\x12\x1b.davit.volume.v1.GetRequest\x1a\x1c.davit.volume.v1.GetResponse\x12E\n" +
@@ -992,7 +1323,10 @@ const file_davit_volume_v1_volume_proto_rawDesc = "" +
 	"\x05Mount\x12\x1d.davit.volume.v1.MountRequest\x1a\x1e.davit.volume.v1.MountResponse\x12L\n" +
 	"\aUnmount\x12\x1f.davit.volume.v1.UnmountRequest\x1a .davit.volume.v1.UnmountResponse\x12F\n" +
 	"\x05Usage\x12\x1d.davit.volume.v1.UsageRequest\x1a\x1e.davit.volume.v1.UsageResponse\x12R\n" +
-	"\tReconcile\x12!.davit.volume.v1.ReconcileRequest\x1a\".davit.volume.v1.ReconcileResponseBBZ@github.com/davit-engine/davit/sdk/proto/davit/volume/v1;volumev1b\x06proto3"
+	"\tReconcile\x12!.davit.volume.v1.ReconcileRequest\x1a\".davit.volume.v1.ReconcileResponse\x12F\n" +
+	"\x05Clone\x12\x1d.davit.volume.v1.CloneRequest\x1a\x1e.davit.volume.v1.CloneResponse\x12I\n" +
+	"\x06Rename\x12\x1e.davit.volume.v1.RenameRequest\x1a\x1f.davit.volume.v1.RenameResponse\x12I\n" +
+	"\x06Resize\x12\x1e.davit.volume.v1.ResizeRequest\x1a\x1f.davit.volume.v1.ResizeResponseBBZ@github.com/davit-engine/davit/sdk/proto/davit/volume/v1;volumev1b\x06proto3"
 
 var (
 	file_davit_volume_v1_volume_proto_rawDescOnce sync.Once
@@ -1006,7 +1340,7 @@ func file_davit_volume_v1_volume_proto_rawDescGZIP() []byte {
 	return file_davit_volume_v1_volume_proto_rawDescData
 }
 
-var file_davit_volume_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_davit_volume_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_davit_volume_v1_volume_proto_goTypes = []any{
 	(*VolumeInfo)(nil),            // 0: davit.volume.v1.VolumeInfo
 	(*CreateRequest)(nil),         // 1: davit.volume.v1.CreateRequest
@@ -1026,47 +1360,64 @@ var file_davit_volume_v1_volume_proto_goTypes = []any{
 	(*Claim)(nil),                 // 15: davit.volume.v1.Claim
 	(*ReconcileRequest)(nil),      // 16: davit.volume.v1.ReconcileRequest
 	(*ReconcileResponse)(nil),     // 17: davit.volume.v1.ReconcileResponse
-	nil,                           // 18: davit.volume.v1.VolumeInfo.OptionsEntry
-	nil,                           // 19: davit.volume.v1.VolumeInfo.LabelsEntry
-	nil,                           // 20: davit.volume.v1.VolumeInfo.StatusEntry
-	nil,                           // 21: davit.volume.v1.CreateRequest.OptionsEntry
-	nil,                           // 22: davit.volume.v1.CreateRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*v1.Mount)(nil),              // 24: davit.mount.v1.Mount
+	(*CloneRequest)(nil),          // 18: davit.volume.v1.CloneRequest
+	(*CloneResponse)(nil),         // 19: davit.volume.v1.CloneResponse
+	(*RenameRequest)(nil),         // 20: davit.volume.v1.RenameRequest
+	(*RenameResponse)(nil),        // 21: davit.volume.v1.RenameResponse
+	(*ResizeRequest)(nil),         // 22: davit.volume.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 23: davit.volume.v1.ResizeResponse
+	nil,                           // 24: davit.volume.v1.VolumeInfo.OptionsEntry
+	nil,                           // 25: davit.volume.v1.VolumeInfo.LabelsEntry
+	nil,                           // 26: davit.volume.v1.VolumeInfo.StatusEntry
+	nil,                           // 27: davit.volume.v1.CreateRequest.OptionsEntry
+	nil,                           // 28: davit.volume.v1.CreateRequest.LabelsEntry
+	nil,                           // 29: davit.volume.v1.CloneRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*v1.Mount)(nil),              // 31: davit.mount.v1.Mount
 }
 var file_davit_volume_v1_volume_proto_depIdxs = []int32{
-	18, // 0: davit.volume.v1.VolumeInfo.options:type_name -> davit.volume.v1.VolumeInfo.OptionsEntry
-	19, // 1: davit.volume.v1.VolumeInfo.labels:type_name -> davit.volume.v1.VolumeInfo.LabelsEntry
-	23, // 2: davit.volume.v1.VolumeInfo.created:type_name -> google.protobuf.Timestamp
-	20, // 3: davit.volume.v1.VolumeInfo.status:type_name -> davit.volume.v1.VolumeInfo.StatusEntry
-	21, // 4: davit.volume.v1.CreateRequest.options:type_name -> davit.volume.v1.CreateRequest.OptionsEntry
-	22, // 5: davit.volume.v1.CreateRequest.labels:type_name -> davit.volume.v1.CreateRequest.LabelsEntry
+	24, // 0: davit.volume.v1.VolumeInfo.options:type_name -> davit.volume.v1.VolumeInfo.OptionsEntry
+	25, // 1: davit.volume.v1.VolumeInfo.labels:type_name -> davit.volume.v1.VolumeInfo.LabelsEntry
+	30, // 2: davit.volume.v1.VolumeInfo.created:type_name -> google.protobuf.Timestamp
+	26, // 3: davit.volume.v1.VolumeInfo.status:type_name -> davit.volume.v1.VolumeInfo.StatusEntry
+	27, // 4: davit.volume.v1.CreateRequest.options:type_name -> davit.volume.v1.CreateRequest.OptionsEntry
+	28, // 5: davit.volume.v1.CreateRequest.labels:type_name -> davit.volume.v1.CreateRequest.LabelsEntry
 	0,  // 6: davit.volume.v1.CreateResponse.volume:type_name -> davit.volume.v1.VolumeInfo
 	0,  // 7: davit.volume.v1.GetResponse.volume:type_name -> davit.volume.v1.VolumeInfo
 	0,  // 8: davit.volume.v1.ListResponse.volume:type_name -> davit.volume.v1.VolumeInfo
-	24, // 9: davit.volume.v1.MountResponse.mount:type_name -> davit.mount.v1.Mount
+	31, // 9: davit.volume.v1.MountResponse.mount:type_name -> davit.mount.v1.Mount
 	15, // 10: davit.volume.v1.ReconcileRequest.claims:type_name -> davit.volume.v1.Claim
-	1,  // 11: davit.volume.v1.Volume.Create:input_type -> davit.volume.v1.CreateRequest
-	3,  // 12: davit.volume.v1.Volume.Get:input_type -> davit.volume.v1.GetRequest
-	5,  // 13: davit.volume.v1.Volume.List:input_type -> davit.volume.v1.ListRequest
-	7,  // 14: davit.volume.v1.Volume.Remove:input_type -> davit.volume.v1.RemoveRequest
-	9,  // 15: davit.volume.v1.Volume.Mount:input_type -> davit.volume.v1.MountRequest
-	11, // 16: davit.volume.v1.Volume.Unmount:input_type -> davit.volume.v1.UnmountRequest
-	13, // 17: davit.volume.v1.Volume.Usage:input_type -> davit.volume.v1.UsageRequest
-	16, // 18: davit.volume.v1.Volume.Reconcile:input_type -> davit.volume.v1.ReconcileRequest
-	2,  // 19: davit.volume.v1.Volume.Create:output_type -> davit.volume.v1.CreateResponse
-	4,  // 20: davit.volume.v1.Volume.Get:output_type -> davit.volume.v1.GetResponse
-	6,  // 21: davit.volume.v1.Volume.List:output_type -> davit.volume.v1.ListResponse
-	8,  // 22: davit.volume.v1.Volume.Remove:output_type -> davit.volume.v1.RemoveResponse
-	10, // 23: davit.volume.v1.Volume.Mount:output_type -> davit.volume.v1.MountResponse
-	12, // 24: davit.volume.v1.Volume.Unmount:output_type -> davit.volume.v1.UnmountResponse
-	14, // 25: davit.volume.v1.Volume.Usage:output_type -> davit.volume.v1.UsageResponse
-	17, // 26: davit.volume.v1.Volume.Reconcile:output_type -> davit.volume.v1.ReconcileResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	29, // 11: davit.volume.v1.CloneRequest.labels:type_name -> davit.volume.v1.CloneRequest.LabelsEntry
+	0,  // 12: davit.volume.v1.CloneResponse.volume:type_name -> davit.volume.v1.VolumeInfo
+	0,  // 13: davit.volume.v1.RenameResponse.volume:type_name -> davit.volume.v1.VolumeInfo
+	0,  // 14: davit.volume.v1.ResizeResponse.volume:type_name -> davit.volume.v1.VolumeInfo
+	1,  // 15: davit.volume.v1.Volume.Create:input_type -> davit.volume.v1.CreateRequest
+	3,  // 16: davit.volume.v1.Volume.Get:input_type -> davit.volume.v1.GetRequest
+	5,  // 17: davit.volume.v1.Volume.List:input_type -> davit.volume.v1.ListRequest
+	7,  // 18: davit.volume.v1.Volume.Remove:input_type -> davit.volume.v1.RemoveRequest
+	9,  // 19: davit.volume.v1.Volume.Mount:input_type -> davit.volume.v1.MountRequest
+	11, // 20: davit.volume.v1.Volume.Unmount:input_type -> davit.volume.v1.UnmountRequest
+	13, // 21: davit.volume.v1.Volume.Usage:input_type -> davit.volume.v1.UsageRequest
+	16, // 22: davit.volume.v1.Volume.Reconcile:input_type -> davit.volume.v1.ReconcileRequest
+	18, // 23: davit.volume.v1.Volume.Clone:input_type -> davit.volume.v1.CloneRequest
+	20, // 24: davit.volume.v1.Volume.Rename:input_type -> davit.volume.v1.RenameRequest
+	22, // 25: davit.volume.v1.Volume.Resize:input_type -> davit.volume.v1.ResizeRequest
+	2,  // 26: davit.volume.v1.Volume.Create:output_type -> davit.volume.v1.CreateResponse
+	4,  // 27: davit.volume.v1.Volume.Get:output_type -> davit.volume.v1.GetResponse
+	6,  // 28: davit.volume.v1.Volume.List:output_type -> davit.volume.v1.ListResponse
+	8,  // 29: davit.volume.v1.Volume.Remove:output_type -> davit.volume.v1.RemoveResponse
+	10, // 30: davit.volume.v1.Volume.Mount:output_type -> davit.volume.v1.MountResponse
+	12, // 31: davit.volume.v1.Volume.Unmount:output_type -> davit.volume.v1.UnmountResponse
+	14, // 32: davit.volume.v1.Volume.Usage:output_type -> davit.volume.v1.UsageResponse
+	17, // 33: davit.volume.v1.Volume.Reconcile:output_type -> davit.volume.v1.ReconcileResponse
+	19, // 34: davit.volume.v1.Volume.Clone:output_type -> davit.volume.v1.CloneResponse
+	21, // 35: davit.volume.v1.Volume.Rename:output_type -> davit.volume.v1.RenameResponse
+	23, // 36: davit.volume.v1.Volume.Resize:output_type -> davit.volume.v1.ResizeResponse
+	26, // [26:37] is the sub-list for method output_type
+	15, // [15:26] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_davit_volume_v1_volume_proto_init() }
@@ -1080,7 +1431,7 @@ func file_davit_volume_v1_volume_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_davit_volume_v1_volume_proto_rawDesc), len(file_davit_volume_v1_volume_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

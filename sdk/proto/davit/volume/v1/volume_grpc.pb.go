@@ -30,6 +30,9 @@ const (
 	Volume_Unmount_FullMethodName   = "/davit.volume.v1.Volume/Unmount"
 	Volume_Usage_FullMethodName     = "/davit.volume.v1.Volume/Usage"
 	Volume_Reconcile_FullMethodName = "/davit.volume.v1.Volume/Reconcile"
+	Volume_Clone_FullMethodName     = "/davit.volume.v1.Volume/Clone"
+	Volume_Rename_FullMethodName    = "/davit.volume.v1.Volume/Rename"
+	Volume_Resize_FullMethodName    = "/davit.volume.v1.Volume/Resize"
 )
 
 // VolumeClient is the client API for Volume service.
@@ -59,6 +62,20 @@ type VolumeClient interface {
 	// Reconcile names all claims that are valid; the driver drops every other. It
 	// never removes a volume.
 	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
+	// Clone makes a volume with the options and the data of another one. Drivers
+	// with the feature "clone"; others UNIMPLEMENTED. What is written to the source
+	// meanwhile may be in the copy or not. Either the whole copy is there in the end
+	// or nothing. A volume of the new name whose clone was acknowledged is answered;
+	// any other: ALREADY_EXISTS.
+	Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (*CloneResponse, error)
+	// Rename gives a volume another name. Drivers with the feature "rename"; others
+	// UNIMPLEMENTED. FAILED_PRECONDITION while a consumer has it mounted,
+	// ALREADY_EXISTS if there is one of the new name. Succeeds if it was renamed so
+	// before.
+	Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*RenameResponse, error)
+	// Resize sets a volume's limit. Drivers with the feature "resize"; others
+	// UNIMPLEMENTED. FAILED_PRECONDITION where the host cannot hold it.
+	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
 }
 
 type volumeClient struct {
@@ -158,6 +175,36 @@ func (c *volumeClient) Reconcile(ctx context.Context, in *ReconcileRequest, opts
 	return out, nil
 }
 
+func (c *volumeClient) Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (*CloneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CloneResponse)
+	err := c.cc.Invoke(ctx, Volume_Clone_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumeClient) Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*RenameResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenameResponse)
+	err := c.cc.Invoke(ctx, Volume_Rename_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumeClient) Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizeResponse)
+	err := c.cc.Invoke(ctx, Volume_Resize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // VolumeServer is the server API for Volume service.
 // All implementations must embed UnimplementedVolumeServer
 // for forward compatibility.
@@ -185,6 +232,20 @@ type VolumeServer interface {
 	// Reconcile names all claims that are valid; the driver drops every other. It
 	// never removes a volume.
 	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
+	// Clone makes a volume with the options and the data of another one. Drivers
+	// with the feature "clone"; others UNIMPLEMENTED. What is written to the source
+	// meanwhile may be in the copy or not. Either the whole copy is there in the end
+	// or nothing. A volume of the new name whose clone was acknowledged is answered;
+	// any other: ALREADY_EXISTS.
+	Clone(context.Context, *CloneRequest) (*CloneResponse, error)
+	// Rename gives a volume another name. Drivers with the feature "rename"; others
+	// UNIMPLEMENTED. FAILED_PRECONDITION while a consumer has it mounted,
+	// ALREADY_EXISTS if there is one of the new name. Succeeds if it was renamed so
+	// before.
+	Rename(context.Context, *RenameRequest) (*RenameResponse, error)
+	// Resize sets a volume's limit. Drivers with the feature "resize"; others
+	// UNIMPLEMENTED. FAILED_PRECONDITION where the host cannot hold it.
+	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
 	mustEmbedUnimplementedVolumeServer()
 }
 
@@ -218,6 +279,15 @@ func (UnimplementedVolumeServer) Usage(context.Context, *UsageRequest) (*UsageRe
 }
 func (UnimplementedVolumeServer) Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reconcile not implemented")
+}
+func (UnimplementedVolumeServer) Clone(context.Context, *CloneRequest) (*CloneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Clone not implemented")
+}
+func (UnimplementedVolumeServer) Rename(context.Context, *RenameRequest) (*RenameResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rename not implemented")
+}
+func (UnimplementedVolumeServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resize not implemented")
 }
 func (UnimplementedVolumeServer) mustEmbedUnimplementedVolumeServer() {}
 func (UnimplementedVolumeServer) testEmbeddedByValue()                {}
@@ -377,6 +447,60 @@ func _Volume_Reconcile_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Volume_Clone_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumeServer).Clone(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volume_Clone_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumeServer).Clone(ctx, req.(*CloneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volume_Rename_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenameRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumeServer).Rename(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volume_Rename_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumeServer).Rename(ctx, req.(*RenameRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volume_Resize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumeServer).Resize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volume_Resize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumeServer).Resize(ctx, req.(*ResizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Volume_ServiceDesc is the grpc.ServiceDesc for Volume service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -411,6 +535,18 @@ var Volume_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reconcile",
 			Handler:    _Volume_Reconcile_Handler,
+		},
+		{
+			MethodName: "Clone",
+			Handler:    _Volume_Clone_Handler,
+		},
+		{
+			MethodName: "Rename",
+			Handler:    _Volume_Rename_Handler,
+		},
+		{
+			MethodName: "Resize",
+			Handler:    _Volume_Resize_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
