@@ -18,6 +18,7 @@ race)
 	want sysctl procps "reads the kernel parameters of interfaces"
 	;;
 test)
+	want criu criu "checkpoints containers; tests are skipped where it does not work on the kernel"
 	want docker docker-cli "the unmodified docker client drives davit in the end-to-end tests"
 	want busybox busybox-static "a real static userland for test images"
 	want docker-registry docker-registry "a real registry to pull from"

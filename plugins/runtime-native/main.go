@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/davit-engine/davit/plugins/runtime-native/checkpoint"
 	"github.com/davit-engine/davit/plugins/runtime-native/native"
 	"github.com/davit-engine/davit/sdk/plugin"
 	"github.com/davit-engine/davit/sdk/runtime"
@@ -55,9 +56,14 @@ func findMonitor(configured string) (string, error) {
 
 func main() {
 	d := &driver{}
+	features := []string{runtime.FeatureExec, runtime.FeaturePause, runtime.FeatureUpdate, runtime.FeatureStats}
+	// Whether it works on this kernel is asked when it is wanted.
+	if _, err := checkpoint.Program(""); err == nil {
+		features = append(features, runtime.FeatureCheckpoint)
+	}
 	plugin.Serve(plugin.Plugin{
 		Name: "runtime-native", Version: version,
-		Features:  []string{runtime.FeatureExec, runtime.FeaturePause, runtime.FeatureUpdate, runtime.FeatureStats},
+		Features:  features,
 		Configure: d.configure,
 		Runtime:   d,
 	})

@@ -45,6 +45,7 @@ const (
 	OpAttach     = "attach"     // become a stream
 	OpExec       = "exec"       // create another process from Spec and Process
 	OpForget     = "forget"     // drop an ended exec's record
+	OpDescribe   = "describe"   // what a checkpoint has to know
 )
 
 // Request asks a monitor for one operation on one process; the empty Exec is
@@ -101,6 +102,18 @@ type Response struct {
 	PID   int      `json:"pid,omitempty"`
 	Exit  *Exit    `json:"exit,omitempty"`
 	Trace *Trace   `json:"trace,omitempty"` // of a creation, if one was wanted
+	// Description answers OpDescribe.
+	Description *Description `json:"description,omitempty"`
+}
+
+// Description is what a checkpoint has to know of a process's surroundings.
+type Description struct {
+	Terminal bool `json:"terminal,omitempty"`
+	// Pipes are the names of those that are its standard streams ("pipe:[1234]"),
+	// empty where it has none.
+	Pipes [3]string `json:"pipes"`
+	// Execs is how many execs of the container have not ended.
+	Execs int `json:"execs,omitempty"`
 }
 
 // Exit is how a process ended. It is also the content of a monitor's exit file.

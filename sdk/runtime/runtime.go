@@ -64,6 +64,34 @@ type Create struct {
 	IO     IO
 }
 
+// Checkpoint asks for the state of a running container on disk.
+type Checkpoint struct {
+	ID string
+	// Image is the directory that will hold it: an absolute path, not there yet, in
+	// a directory that is.
+	Image string
+	// LeaveRunning lets the container go on afterwards; otherwise it ends.
+	LeaveRunning bool
+	Connections
+}
+
+// Restore asks for a container whose processes come from a checkpoint.
+type Restore struct {
+	// Create describes the container as for a new one. Its process is not executed.
+	// Standard streams must be of the kind (terminal or not) that they were.
+	Create
+	Image string // directory that Checkpoint made
+	Connections
+}
+
+// Connections say what a checkpoint takes along that reaches out of the
+// container. What is not asked for and there makes the checkpoint fail.
+type Connections struct {
+	TCPEstablished      bool // TCP connections with both their ends' state; the address must be the same
+	ExternalUnixSockets bool // unix sockets connected to somebody outside
+	FileLocks           bool // locks on files that others may want
+}
+
 // Exec asks for another process in a running container.
 type Exec struct {
 	ID      string
@@ -172,4 +200,21 @@ type Driver interface {
 	Adopt(ctx context.Context, id string) (State, error)
 	// Events calls fn for each event until ctx ends.
 	Events(ctx context.Context, fn func(Event) error) error
+}
+
+// Checkpointer is implemented by drivers with FeatureCheckpoint.
+type Checkpointer interface {
+	// Checkpoint writes the state of all processes of a running or paused container
+	// to the directory c.Image, which exists whole or not at all: also if the driver
+	// dies meanwhile. ErrAlreadyExists if it is there before. Unless they are to go
+	// on, the processes have ended when it returns, as if by SIGKILL. If it fails the
+	// container goes on. ErrFailedPrecondition if the container is in another state
+	// or holds something that cannot be in a checkpoint; the text says what.
+	Checkpoint(ctx context.Context, c Checkpoint) error
+	// Restore is Create, but the container's processes are those of a checkpoint: they
+	// wait for Start and then go on where they were. The checkpoint stays and may be
+	// restored again. ErrNotFound if there is none, ErrInvalidArgument if it is
+	// damaged, ErrFailedPrecondition if it and the container do not fit. On error
+	// nothing is left.
+	Restore(ctx context.Context, r Restore) (Process, error)
 }

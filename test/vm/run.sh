@@ -4,7 +4,8 @@
 # network, no KVM needed). Everything it makes is below build/vm and is reused.
 #
 #   test/vm/run.sh [-run PATTERN]      arguments go to the end-to-end test binary
-#   test/vm/run.sh -unit PACKAGE...    only the unit tests of these packages
+#   test/vm/run.sh -unit PACKAGE... [-run PATTERN]
+#                                      only (these) unit tests of these packages
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 cd "$(dirname "$0")/../.."
@@ -31,7 +32,7 @@ if [ ! -e $work/guest.tar ]; then
 	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
 	. /etc/os-release
 	mmdebstrap --variant=minbase --mode=root --quiet --format=tar \
-		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,nftables,curl,bind9-dnsutils,kmod,mount \
+		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,nftables,curl,bind9-dnsutils,kmod,mount,criu \
 		"$VERSION_CODENAME" $work/guest.tar.tmp
 	mv $work/guest.tar.tmp $work/guest.tar
 fi
@@ -44,9 +45,11 @@ cp -a $work/kernel/lib/modules $tree/usr/lib/
 CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
 cp -a test $tree/davit/
 packages="plugins/runtime-native/cgroup plugins/runtime-native/native sdk/monitor/fork plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns sdk/monitor/sandbox"
+unit_pattern=.
 if [ "${1:-}" = -unit ]; then
 	shift
 	packages="$*"
+	case "$packages" in *" -run "*) unit_pattern=${packages#* -run } packages=${packages%% -run *} ;; esac
 	set -- -unit
 fi
 for package in $packages; do
@@ -63,6 +66,7 @@ cp build/debian.tar $tree/davit/debian.tar
 # The client under test is this machine's, where there is one.
 if command -v docker >/dev/null; then install -D "$(readlink -f "$(command -v docker)")" $tree/davit/client/docker; fi
 printf '%q ' "$@" >$tree/davit/arguments
+echo "$unit_pattern" >$tree/davit/unit-pattern
 cat >$tree/davit/init <<'EOF'
 #!/bin/sh
 # First process of the guest: mounts, modules, tests, result on the console.
@@ -82,7 +86,7 @@ for t in /davit/unit/*.test; do
   name=$(basename "$t" .test)
   case "$(cat /davit/arguments)" in *-run*) break;; esac
   echo "== $name"
-  (cd /davit/unit && timeout 900 "$t" -test.timeout 14m) || status=1
+  (cd /davit/unit && timeout 900 "$t" -test.timeout 14m -test.run "$(cat /davit/unit-pattern)") || status=1
 done
 case "$(cat /davit/arguments)" in
 *-unit*) ;;

@@ -126,6 +126,9 @@ func (g *Group) JoinPaths() []string {
 	return files
 }
 
+// Freezer is the directory of the group by which its processes are stopped.
+func (g *Group) Freezer() string { return g.procs() }
+
 // Joining says how a process gets into the group: the files into which its parent's
 // thread writes "0" before it forks, and the directory that it is born in
 // (CLONE_INTO_CGROUP); none or empty for neither.

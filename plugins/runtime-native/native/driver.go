@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,6 +44,8 @@ type Driver struct {
 	events   *broadcast
 	// oomScore is the driver's own, which a container inherits whose spec names none.
 	oomScore int
+	// dumping are the IDs of containers that are just being checkpointed.
+	dumping sync.Map
 	// hugePages says that containers may have what their monitors do without.
 	hugePages bool
 
@@ -150,7 +153,12 @@ func removeBusy(ctx context.Context, dir string) error {
 }
 
 // Create implements runtime.Driver.
-func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Process, err error) {
+func (d *Driver) Create(ctx context.Context, c runtime.Create) (runtime.Process, error) {
+	return d.create(ctx, c, nil)
+}
+
+// create makes a container that is new or, with from, a checkpoint's.
+func (d *Driver) create(ctx context.Context, c runtime.Create, from *runtime.Restore) (_ runtime.Process, err error) {
 	if err := checkID(c.ID); err != nil {
 		return runtime.Process{}, err
 	}
@@ -212,7 +220,7 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 	}
 	defer hold.Release()
 	trace.Done("driver: cgroups")
-	config, err := d.monitorConfig(spec, filter, c, dir, group)
+	config, err := d.monitorConfig(spec, filter, c, dir, group, from)
 	if err != nil {
 		return runtime.Process{}, err
 	}
@@ -239,6 +247,10 @@ func (d *Driver) Create(ctx context.Context, c runtime.Create) (_ runtime.Proces
 		return runtime.Process{}, err
 	}
 	r := record{PID: created.PID, Monitor: pid, MonitorStart: proc.StartTime(pid), Placement: place}
+	for _, join := range config.JoinPaths {
+		r.Joined |= join.Type
+	}
+	r.User = slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
 	if err := d.save(c.ID, r); err != nil {
 		return runtime.Process{}, err
 	}
@@ -268,7 +280,7 @@ func monitorsOf(container placement.Placement) placement.Placement {
 	return placement.InScope(systemd.Scope{Name: "davit-monitors.scope", Slice: systemd.SystemSlice})
 }
 
-func (d *Driver) monitorConfig(spec *specs.Spec, filter *sandbox.Seccomp, c runtime.Create, dir string, group *cgroup.Group) (supervise.Config, error) {
+func (d *Driver) monitorConfig(spec *specs.Spec, filter *sandbox.Seccomp, c runtime.Create, dir string, group *cgroup.Group, from *runtime.Restore) (supervise.Config, error) {
 	if err := netdev.Check(spec.Linux.NetDevices, spec.Linux.Namespaces); err != nil {
 		return supervise.Config{}, err
 	}
@@ -313,6 +325,11 @@ func (d *Driver) monitorConfig(spec *specs.Spec, filter *sandbox.Seccomp, c runt
 		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID, Listener: translate.Listener(spec, c.ID, dir),
 	}
 	config.CgroupFiles, config.CgroupDir = group.Joining()
+	if from != nil {
+		if err := d.plan(&config, spec, t, *from); err != nil {
+			return supervise.Config{}, err
+		}
+	}
 	return config, nil
 }
 

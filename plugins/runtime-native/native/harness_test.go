@@ -196,7 +196,7 @@ func (b *box) create() (runtime.Process, error) {
 		b.t.Fatal(err)
 	}
 	p, err := lab.driver.Create(b.context(), runtime.Create{ID: b.id, Spec: body, Rootfs: b.rootfs, IO: runtime.IO{
-		Terminal: b.spec.Process.Terminal, Stdout: true, Stderr: true, Log: &runtime.Log{Path: b.log(), MaxFile: 1},
+		Terminal: b.spec.Process.Terminal, Stdin: b.spec.Process.Terminal, Stdout: true, Stderr: true, Log: &runtime.Log{Path: b.log(), MaxFile: 1},
 	}})
 	if err == nil {
 		b.created = true

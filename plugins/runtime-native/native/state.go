@@ -30,6 +30,8 @@ type record struct {
 	Monitor      int    `json:"monitor"`
 	MonitorStart string `json:"monitorStart"` // start time in clock ticks: tells a reused pid
 	placement.Placement
+	Joined int  `json:"joined,omitempty"` // CLONE_NEW* of namespaces that were there before
+	User   bool `json:"user,omitempty"`   // it has a user namespace
 }
 
 var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)

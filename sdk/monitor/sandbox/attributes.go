@@ -90,11 +90,15 @@ const searchable = 0x80000
 
 // joinKeyring gives the container a session keyring of its own: the inherited
 // one is that of whoever started the engine.
-func (s *stage) joinKeyring() error {
-	if s.Process.Keyring == "" {
+func (s *stage) joinKeyring() error { return JoinKeyring(s.Process.Keyring) }
+
+// JoinKeyring gives the calling thread a session keyring by its name; an empty
+// one keeps the inherited one.
+func JoinKeyring(name string) error {
+	if name == "" {
 		return nil
 	}
-	ring, err := unix.KeyctlJoinSessionKeyring(s.Process.Keyring)
+	ring, err := unix.KeyctlJoinSessionKeyring(name)
 	if errors.Is(err, unix.ENOSYS) { // a kernel without keys has none to keep from the container
 		return nil
 	}
@@ -142,4 +146,46 @@ func (s *stage) allowHugePages() error {
 		return nil
 	}
 	return unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+}
+
+// ownNull takes the container's null device for standard streams that are the
+// host's: a file of a mount that is not the container's can be in no checkpoint.
+// Where the container has no such device they stay.
+func (s *stage) ownNull() error {
+	if s.Container == nil {
+		return nil
+	}
+	own := -1
+	for fd := range 3 {
+		if !isNull(fd) {
+			continue
+		}
+		if own < 0 {
+			path, err := s.openInRoot("/dev/null", unix.O_PATH)
+			if err != nil {
+				return nil
+			}
+			null := isNull(path)
+			_ = unix.Close(path)
+			if !null {
+				return nil
+			}
+			if own, err = s.openInRoot("/dev/null", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK); err != nil {
+				return nil
+			}
+			defer func() { _ = unix.Close(own) }()
+			if _, err := unix.FcntlInt(uintptr(own), unix.F_SETFL, 0); err != nil || !isNull(own) {
+				return err
+			}
+		}
+		if err := unix.Dup3(own, fd, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isNull(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 }

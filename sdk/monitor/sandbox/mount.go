@@ -257,18 +257,22 @@ func (s *stage) mountPoint(m Mount, mount int) (int, error) {
 	if err == nil || !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
-	parent, err := s.ensureDir(filepath.Dir(m.Target))
+	return s.ensureFile(m.Target)
+}
+
+// ensureFile makes an empty file in the root filesystem and opens it.
+func (s *stage) ensureFile(path string) (int, error) {
+	parent, err := s.ensureDir(filepath.Dir(path))
 	if err != nil {
 		return -1, err
 	}
 	defer func() { _ = unix.Close(parent) }()
-	name := filepath.Base(m.Target)
-	file, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_WRONLY, 0o755)
+	file, err := unix.Openat(parent, filepath.Base(path), unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_WRONLY, 0o755)
 	if err != nil {
 		return -1, err
 	}
 	_ = unix.Close(file)
-	return s.openInRoot(m.Target, unix.O_PATH)
+	return s.openInRoot(path, unix.O_PATH)
 }
 
 // openInRoot opens a path as if the root filesystem were "/" already. Links

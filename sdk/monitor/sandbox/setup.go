@@ -36,6 +36,7 @@ func (s *stage) containerSteps() []step {
 		// From here on paths are the container's.
 		{"setting sysctls", s.setSysctls},
 		{"opening the terminal", s.openTerminal},
+		{"opening the container's null device", s.ownNull},
 		{"masking paths", s.mask},
 		{"making the root read-only", s.readOnlyRoot},
 		{"setting the root's propagation", s.setRootPropagation},

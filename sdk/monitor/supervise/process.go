@@ -14,7 +14,7 @@ import (
 // process is the container's init or an exec.
 type process struct {
 	streams *streams
-	child   *launch.Child
+	child   child
 	record  *exitFile
 	pid     int
 
@@ -24,6 +24,15 @@ type process struct {
 	exit    monitor.Exit
 	ended   chan struct{} // closed when exit is known, before the output has ended
 	drained chan struct{} // closed when the output has ended
+}
+
+// child is a process that waits for the order to go on: a stage, or a restored
+// one.
+type child interface {
+	// Execute answers when it has gone on, or why it cannot.
+	Execute() error
+	// Close gives it up.
+	Close()
 }
 
 // create makes a process up to the point before its program is executed.
@@ -71,7 +80,11 @@ func create(r *reaper, stage launch.Stage, config monitor.Streams, log *logFile,
 	if terminal >= 0 {
 		streams.setTerminal(terminal)
 	}
-	return &process{streams: streams, child: child, record: record, pid: pid, state: monitor.StateCreated, ended: make(chan struct{}), drained: make(chan struct{})}, ended, nil
+	return newProcess(streams, child, record, pid), ended, nil
+}
+
+func newProcess(streams *streams, child child, record *exitFile, pid int) *process {
+	return &process{streams: streams, child: child, record: record, pid: pid, state: monitor.StateCreated, ended: make(chan struct{}), drained: make(chan struct{})}
 }
 
 // start executes the program and answers when execve has succeeded, or why not.

@@ -137,21 +137,29 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 		return nil, nil, fmt.Errorf("opening the log: %w", err)
 	}
 	s.reaper = newReaper()
-	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Birth: s.config.Birth, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
-		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks, Listener: s.config.Listener}
 	s.trace.Done("monitor: log and signals")
-	init, ended, err := create(s.reaper, stage, s.config.Streams, s.log, filepath.Join(s.config.Dir, monitor.ExitName), s.trace)
+	init, ended, err := s.makeInit()
 	if err != nil {
 		return nil, nil, err
 	}
 	s.init = init
 	// The configuration is not needed again; execs bring their own.
-	s.config.Stage = nil
+	s.config.Stage, s.config.Restore = nil, nil
 	if s.pidfd, err = unix.PidfdOpen(init.pid, 0); err != nil {
 		_ = init.signal(int(unix.SIGKILL))
 		return nil, nil, err
 	}
 	return s, ended, nil
+}
+
+func (s *server) makeInit() (*process, <-chan unix.WaitStatus, error) {
+	exitPath := filepath.Join(s.config.Dir, monitor.ExitName)
+	if s.config.Restore != nil {
+		return s.restore(exitPath)
+	}
+	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Birth: s.config.Birth, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
+		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks, Listener: s.config.Listener}
+	return create(s.reaper, stage, s.config.Streams, s.log, exitPath, s.trace)
 }
 
 // waitInit acts on the end of the container's init.
@@ -258,6 +266,7 @@ func (s *server) process(exec string) *process {
 
 func (s *server) operate(p *process, request monitor.Request) monitor.Response {
 	var err error
+	var description *monitor.Description
 	switch request.Op {
 	case monitor.OpStatus:
 	case monitor.OpStart:
@@ -275,11 +284,14 @@ func (s *server) operate(p *process, request monitor.Request) monitor.Response {
 		p.streams.closeStdin()
 	case monitor.OpForget:
 		err = s.forget(request.Exec, p)
+	case monitor.OpDescribe:
+		description = p.streams.describe()
+		description.Execs = s.running()
 	default:
 		err = monitor.Failf(monitor.KindInvalid, "unknown operation %q", request.Op)
 	}
 	state, exit := p.status()
-	return monitor.Response{Error: monitor.AsFailure(err), State: state, PID: p.pid, Exit: exit}
+	return monitor.Response{Error: monitor.AsFailure(err), State: state, PID: p.pid, Exit: exit, Description: description}
 }
 
 // exec creates another process in the container.

@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 type streams struct {
 	config monitor.Streams
 	log    *logFile
+	// pipes are the inodes of those that the process has; 0 for none.
+	pipes [3]uint64
 
 	stdin    *os.File
 	terminal *os.File
@@ -47,6 +50,8 @@ func newStreams(config monitor.Streams, log *logFile) (s *streams, child childFi
 		}
 	} else if child.stdin, s.stdin, err = os.Pipe(); err != nil {
 		return nil, child, err
+	} else {
+		s.pipes[0] = inode(child.stdin)
 	}
 	if config.Terminal {
 		child.stdout, child.stderr = child.stdin, child.stdin
@@ -63,6 +68,7 @@ func newStreams(config monitor.Streams, log *logFile) (s *streams, child childFi
 			return nil, child, err
 		}
 		*output.child = w
+		s.pipes[output.frame] = inode(w)
 		// Room for a burst, so that the process seldom waits for the pump.
 		_, _ = unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, most)
 		if err := unix.SetNonblock(int(r.Fd()), true); err != nil {
@@ -72,6 +78,26 @@ func newStreams(config monitor.Streams, log *logFile) (s *streams, child childFi
 		s.outputs.Go(func() { s.pump(r, output.name, output.frame) })
 	}
 	return s, child, nil
+}
+
+// inode is a file's number, 0 if it is not known.
+func inode(f *os.File) uint64 {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// describe is what a checkpoint has to know of the streams.
+func (s *streams) describe() *monitor.Description {
+	d := &monitor.Description{Terminal: s.config.Terminal}
+	for i, inode := range s.pipes {
+		if inode != 0 {
+			d.Pipes[i] = "pipe:[" + strconv.FormatUint(inode, 10) + "]"
+		}
+	}
+	return d
 }
 
 // reopen puts a descriptor that Fd has made blocking back under the poller.

@@ -9,15 +9,19 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davit-engine/davit/sdk/errcode"
-	"github.com/davit-engine/davit/sdk/mount/mountgrpc"
 	runtimev1 "github.com/davit-engine/davit/sdk/proto/davit/runtime/v1"
 	"github.com/davit-engine/davit/sdk/runtime"
 )
 
-// Client is a runtime driver at the other end of a connection.
+// Client is a runtime driver at the other end of a connection. It is always a
+// [runtime.Checkpointer], whose methods are ErrNotImplemented where the driver is
+// none.
 type Client struct{ rpc runtimev1.RuntimeClient }
 
-var _ runtime.Driver = (*Client)(nil)
+var (
+	_ runtime.Driver       = (*Client)(nil)
+	_ runtime.Checkpointer = (*Client)(nil)
+)
 
 // NewClient answers the driver served over cc.
 func NewClient(cc grpc.ClientConnInterface) *Client {
@@ -26,8 +30,22 @@ func NewClient(cc grpc.ClientConnInterface) *Client {
 
 // Create implements [runtime.Driver].
 func (c *Client) Create(ctx context.Context, r runtime.Create) (runtime.Process, error) {
-	resp, err := c.rpc.Create(ctx, &runtimev1.CreateRequest{
-		Id: r.ID, Spec: r.Spec, Rootfs: mountgrpc.AllToProto(r.Rootfs), Io: ioToProto(r.IO),
+	resp, err := c.rpc.Create(ctx, createToProto(r))
+	return processFromProto(resp.GetProcess()), err
+}
+
+// Checkpoint implements [runtime.Checkpointer].
+func (c *Client) Checkpoint(ctx context.Context, r runtime.Checkpoint) error {
+	_, err := c.rpc.Checkpoint(ctx, &runtimev1.CheckpointRequest{
+		Id: r.ID, Image: r.Image, LeaveRunning: r.LeaveRunning, Connections: connectionsToProto(r.Connections),
+	})
+	return err
+}
+
+// Restore implements [runtime.Checkpointer].
+func (c *Client) Restore(ctx context.Context, r runtime.Restore) (runtime.Process, error) {
+	resp, err := c.rpc.Restore(ctx, &runtimev1.RestoreRequest{
+		Create: createToProto(r.Create), Image: r.Image, Connections: connectionsToProto(r.Connections),
 	})
 	return processFromProto(resp.GetProcess()), err
 }

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/davit-engine/davit/sdk/mount/mountgrpc"
 	runtimev1 "github.com/davit-engine/davit/sdk/proto/davit/runtime/v1"
 	"github.com/davit-engine/davit/sdk/runtime"
 )
@@ -47,6 +48,24 @@ func ioFromProto(p *runtimev1.IO) runtime.IO {
 		o.Log = &runtime.Log{Path: l.GetPath(), MaxSize: l.GetMaxSize(), MaxFile: int(l.GetMaxFile())}
 	}
 	return o
+}
+
+func createToProto(c runtime.Create) *runtimev1.CreateRequest {
+	return &runtimev1.CreateRequest{Id: c.ID, Spec: c.Spec, Rootfs: mountgrpc.AllToProto(c.Rootfs), Io: ioToProto(c.IO)}
+}
+
+func createFromProto(p *runtimev1.CreateRequest) runtime.Create {
+	return runtime.Create{
+		ID: p.GetId(), Spec: p.GetSpec(), Rootfs: mountgrpc.AllFromProto(p.GetRootfs()), IO: ioFromProto(p.GetIo()),
+	}
+}
+
+func connectionsToProto(c runtime.Connections) *runtimev1.Connections {
+	return &runtimev1.Connections{TcpEstablished: c.TCPEstablished, ExternalUnixSockets: c.ExternalUnixSockets, FileLocks: c.FileLocks}
+}
+
+func connectionsFromProto(p *runtimev1.Connections) runtime.Connections {
+	return runtime.Connections{TCPEstablished: p.GetTcpEstablished(), ExternalUnixSockets: p.GetExternalUnixSockets(), FileLocks: p.GetFileLocks()}
 }
 
 func processToProto(p runtime.Process) *runtimev1.Process {

@@ -3,10 +3,11 @@ package runtimegrpc
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
-	"github.com/davit-engine/davit/sdk/mount/mountgrpc"
 	runtimev1 "github.com/davit-engine/davit/sdk/proto/davit/runtime/v1"
 	"github.com/davit-engine/davit/sdk/runtime"
 )
@@ -25,14 +26,47 @@ type server struct {
 }
 
 func (s *server) Create(ctx context.Context, r *runtimev1.CreateRequest) (*runtimev1.CreateResponse, error) {
-	p, err := s.driver.Create(ctx, runtime.Create{
-		ID: r.GetId(), Spec: r.GetSpec(),
-		Rootfs: mountgrpc.AllFromProto(r.GetRootfs()), IO: ioFromProto(r.GetIo()),
-	})
+	p, err := s.driver.Create(ctx, createFromProto(r))
 	if err != nil {
 		return nil, err
 	}
 	return &runtimev1.CreateResponse{Process: processToProto(p)}, nil
+}
+
+func (s *server) checkpointer() (runtime.Checkpointer, error) {
+	c, ok := s.driver.(runtime.Checkpointer)
+	if !ok {
+		return nil, fmt.Errorf("this runtime driver has no checkpoints: %w", errdefs.ErrNotImplemented)
+	}
+	return c, nil
+}
+
+func (s *server) Checkpoint(ctx context.Context, r *runtimev1.CheckpointRequest) (*runtimev1.CheckpointResponse, error) {
+	c, err := s.checkpointer()
+	if err != nil {
+		return nil, err
+	}
+	err = c.Checkpoint(ctx, runtime.Checkpoint{
+		ID: r.GetId(), Image: r.GetImage(), LeaveRunning: r.GetLeaveRunning(), Connections: connectionsFromProto(r.GetConnections()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &runtimev1.CheckpointResponse{}, nil
+}
+
+func (s *server) Restore(ctx context.Context, r *runtimev1.RestoreRequest) (*runtimev1.RestoreResponse, error) {
+	c, err := s.checkpointer()
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.Restore(ctx, runtime.Restore{
+		Create: createFromProto(r.GetCreate()), Image: r.GetImage(), Connections: connectionsFromProto(r.GetConnections()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &runtimev1.RestoreResponse{Process: processToProto(p)}, nil
 }
 
 func (s *server) Start(ctx context.Context, r *runtimev1.StartRequest) (*runtimev1.StartResponse, error) {

@@ -33,6 +33,14 @@ func (e *echo) Create(_ context.Context, c runtime.Create) (runtime.Process, err
 	return e.process, e.note("create", c)
 }
 
+func (e *echo) Checkpoint(_ context.Context, c runtime.Checkpoint) error {
+	return e.note("checkpoint", c)
+}
+
+func (e *echo) Restore(_ context.Context, r runtime.Restore) (runtime.Process, error) {
+	return e.process, e.note("restore", r)
+}
+
 func (e *echo) Start(_ context.Context, id, execID string) error { return e.note("start", id, execID) }
 
 func (e *echo) Exec(_ context.Context, x runtime.Exec) (runtime.Process, error) {
@@ -122,6 +130,12 @@ func TestEverythingCrossesTheWire(t *testing.T) {
 	create := wiretest.Filled[runtime.Create](t)
 	p, err := c.Create(ctx, create)
 	check(err, "create", create)
+	same("process", d.process, p)
+	checkpoint := wiretest.Filled[runtime.Checkpoint](t)
+	check(c.Checkpoint(ctx, checkpoint), "checkpoint", checkpoint)
+	restore := wiretest.Filled[runtime.Restore](t)
+	p, err = c.Restore(ctx, restore)
+	check(err, "restore", restore)
 	same("process", d.process, p)
 	exec := wiretest.Filled[runtime.Exec](t)
 	p, err = c.Exec(ctx, exec)

@@ -605,6 +605,292 @@ func (x *CreateResponse) GetProcess() *Process {
 	return nil
 }
 
+// Connections say what a checkpoint takes along that reaches out of the container.
+// What is not asked for and there makes the checkpoint fail. Restore is told the
+// same.
+type Connections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Established TCP connections. The container needs the same address again.
+	TcpEstablished bool `protobuf:"varint,1,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"`
+	// Unix sockets that are connected to somebody outside.
+	ExternalUnixSockets bool `protobuf:"varint,2,opt,name=external_unix_sockets,json=externalUnixSockets,proto3" json:"external_unix_sockets,omitempty"`
+	// Locks on files.
+	FileLocks     bool `protobuf:"varint,3,opt,name=file_locks,json=fileLocks,proto3" json:"file_locks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connections) Reset() {
+	*x = Connections{}
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connections) ProtoMessage() {}
+
+func (x *Connections) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connections.ProtoReflect.Descriptor instead.
+func (*Connections) Descriptor() ([]byte, []int) {
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Connections) GetTcpEstablished() bool {
+	if x != nil {
+		return x.TcpEstablished
+	}
+	return false
+}
+
+func (x *Connections) GetExternalUnixSockets() bool {
+	if x != nil {
+		return x.ExternalUnixSockets
+	}
+	return false
+}
+
+func (x *Connections) GetFileLocks() bool {
+	if x != nil {
+		return x.FileLocks
+	}
+	return false
+}
+
+// CheckpointRequest asks for the state of a container.
+type CheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the container.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Absolute path of the directory to make, in one that exists.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// Let the container go on afterwards.
+	LeaveRunning bool `protobuf:"varint,3,opt,name=leave_running,json=leaveRunning,proto3" json:"leave_running,omitempty"`
+	// What is taken along.
+	Connections   *Connections `protobuf:"bytes,4,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointRequest) Reset() {
+	*x = CheckpointRequest{}
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointRequest) ProtoMessage() {}
+
+func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
+func (*CheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CheckpointRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CheckpointRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *CheckpointRequest) GetLeaveRunning() bool {
+	if x != nil {
+		return x.LeaveRunning
+	}
+	return false
+}
+
+func (x *CheckpointRequest) GetConnections() *Connections {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+// CheckpointResponse is empty.
+type CheckpointResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointResponse) Reset() {
+	*x = CheckpointResponse{}
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointResponse) ProtoMessage() {}
+
+func (x *CheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointResponse.ProtoReflect.Descriptor instead.
+func (*CheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{9}
+}
+
+// RestoreRequest asks for a container.
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The container, as for a new one. Its terminal must be there or not as it was.
+	Create *CreateRequest `protobuf:"bytes,1,opt,name=create,proto3" json:"create,omitempty"`
+	// Absolute path of a directory that Checkpoint made.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// What was taken along.
+	Connections   *Connections `protobuf:"bytes,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RestoreRequest) GetCreate() *CreateRequest {
+	if x != nil {
+		return x.Create
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *RestoreRequest) GetConnections() *Connections {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+// RestoreResponse answers the init process.
+type RestoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Waiting for Start.
+	Process       *Process `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RestoreResponse) GetProcess() *Process {
+	if x != nil {
+		return x.Process
+	}
+	return nil
+}
+
 // StartRequest names a process.
 type StartRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -618,7 +904,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[7]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +916,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[7]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +929,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{7}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartRequest) GetId() string {
@@ -669,7 +955,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[8]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +967,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[8]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +980,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{8}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{13}
 }
 
 // ExecRequest asks for a process.
@@ -714,7 +1000,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[9]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +1012,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[9]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +1025,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{9}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -781,7 +1067,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[10]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1079,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[10]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1092,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{10}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecResponse) GetProcess() *Process {
@@ -833,7 +1119,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[11]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1131,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[11]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1144,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{11}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -898,7 +1184,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[12]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1196,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[12]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1209,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{12}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{17}
 }
 
 // WaitRequest names a process.
@@ -939,7 +1225,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[13]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1237,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[13]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1250,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{13}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -992,7 +1278,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[14]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1290,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[14]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1303,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{14}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitResponse) GetExit() *Exit {
@@ -1044,7 +1330,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[15]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1342,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[15]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1355,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{15}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -1109,7 +1395,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[16]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1407,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[16]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1420,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{16}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{21}
 }
 
 // CloseStdinRequest names a process.
@@ -1150,7 +1436,7 @@ type CloseStdinRequest struct {
 
 func (x *CloseStdinRequest) Reset() {
 	*x = CloseStdinRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[17]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1448,7 @@ func (x *CloseStdinRequest) String() string {
 func (*CloseStdinRequest) ProtoMessage() {}
 
 func (x *CloseStdinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[17]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1461,7 @@ func (x *CloseStdinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseStdinRequest.ProtoReflect.Descriptor instead.
 func (*CloseStdinRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{17}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CloseStdinRequest) GetId() string {
@@ -1201,7 +1487,7 @@ type CloseStdinResponse struct {
 
 func (x *CloseStdinResponse) Reset() {
 	*x = CloseStdinResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[18]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1499,7 @@ func (x *CloseStdinResponse) String() string {
 func (*CloseStdinResponse) ProtoMessage() {}
 
 func (x *CloseStdinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[18]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1512,7 @@ func (x *CloseStdinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseStdinResponse.ProtoReflect.Descriptor instead.
 func (*CloseStdinResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{18}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{23}
 }
 
 // PauseRequest names a container.
@@ -1240,7 +1526,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[19]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1538,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[19]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1551,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{19}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseRequest) GetId() string {
@@ -1284,7 +1570,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[20]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1582,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[20]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1595,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{20}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{25}
 }
 
 // ResumeRequest names a container.
@@ -1323,7 +1609,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[21]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1621,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[21]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1634,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{21}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeRequest) GetId() string {
@@ -1367,7 +1653,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[22]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1665,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[22]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1678,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{22}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{27}
 }
 
 // UpdateRequest changes limits.
@@ -1408,7 +1694,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[23]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1706,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[23]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1719,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{23}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1459,7 +1745,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[24]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1757,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[24]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1770,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{24}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{29}
 }
 
 // StatsRequest names a container.
@@ -1498,7 +1784,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[25]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1796,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[25]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1809,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{25}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatsRequest) GetId() string {
@@ -1555,7 +1841,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[26]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1853,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[26]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1866,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{26}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatsResponse) GetRead() *timestamppb.Timestamp {
@@ -1648,7 +1934,7 @@ type CPUStats struct {
 
 func (x *CPUStats) Reset() {
 	*x = CPUStats{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[27]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1946,7 @@ func (x *CPUStats) String() string {
 func (*CPUStats) ProtoMessage() {}
 
 func (x *CPUStats) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[27]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1959,7 @@ func (x *CPUStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CPUStats.ProtoReflect.Descriptor instead.
 func (*CPUStats) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{27}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CPUStats) GetTotal() uint64 {
@@ -1744,7 +2030,7 @@ type MemoryStats struct {
 
 func (x *MemoryStats) Reset() {
 	*x = MemoryStats{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[28]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2042,7 @@ func (x *MemoryStats) String() string {
 func (*MemoryStats) ProtoMessage() {}
 
 func (x *MemoryStats) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[28]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2055,7 @@ func (x *MemoryStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStats.ProtoReflect.Descriptor instead.
 func (*MemoryStats) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{28}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MemoryStats) GetUsage() uint64 {
@@ -1820,7 +2106,7 @@ type PidsStats struct {
 
 func (x *PidsStats) Reset() {
 	*x = PidsStats{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[29]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2118,7 @@ func (x *PidsStats) String() string {
 func (*PidsStats) ProtoMessage() {}
 
 func (x *PidsStats) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[29]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2131,7 @@ func (x *PidsStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsStats.ProtoReflect.Descriptor instead.
 func (*PidsStats) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{29}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PidsStats) GetCurrent() uint64 {
@@ -1881,7 +2167,7 @@ type BlkIOEntry struct {
 
 func (x *BlkIOEntry) Reset() {
 	*x = BlkIOEntry{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[30]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2179,7 @@ func (x *BlkIOEntry) String() string {
 func (*BlkIOEntry) ProtoMessage() {}
 
 func (x *BlkIOEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[30]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2192,7 @@ func (x *BlkIOEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlkIOEntry.ProtoReflect.Descriptor instead.
 func (*BlkIOEntry) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{30}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BlkIOEntry) GetMajor() uint64 {
@@ -1955,7 +2241,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[31]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2253,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[31]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2266,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{31}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProcessesRequest) GetId() string {
@@ -2001,7 +2287,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[32]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2299,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[32]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2312,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{32}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProcessesResponse) GetPids() []int32 {
@@ -2051,7 +2337,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[33]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2349,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[33]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2362,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{33}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeleteRequest) GetId() string {
@@ -2111,7 +2397,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[34]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2409,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[34]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2422,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{34}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteResponse) GetExit() *Exit {
@@ -2155,7 +2441,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[35]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2453,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[35]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2466,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{35}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{40}
 }
 
 // ListResponse is one container.
@@ -2194,7 +2480,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[36]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2492,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[36]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2505,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{36}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListResponse) GetState() *State {
@@ -2240,7 +2526,7 @@ type AdoptRequest struct {
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[37]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2538,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[37]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2551,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{37}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AdoptRequest) GetId() string {
@@ -2286,7 +2572,7 @@ type AdoptResponse struct {
 
 func (x *AdoptResponse) Reset() {
 	*x = AdoptResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[38]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2584,7 @@ func (x *AdoptResponse) String() string {
 func (*AdoptResponse) ProtoMessage() {}
 
 func (x *AdoptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[38]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2597,7 @@ func (x *AdoptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptResponse.ProtoReflect.Descriptor instead.
 func (*AdoptResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{38}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AdoptResponse) GetState() *State {
@@ -2330,7 +2616,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[39]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2628,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[39]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2641,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{39}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{44}
 }
 
 // EventsResponse is one event.
@@ -2377,7 +2663,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[40]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2675,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[40]
+	mi := &file_davit_runtime_v1_runtime_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2688,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{40}
+	return file_davit_runtime_v1_runtime_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *EventsResponse) GetId() string {
@@ -2480,6 +2766,23 @@ const file_davit_runtime_v1_runtime_proto_rawDesc = "" +
 	"\x06rootfs\x18\x03 \x03(\v2\x15.davit.mount.v1.MountR\x06rootfs\x12$\n" +
 	"\x02io\x18\x04 \x01(\v2\x14.davit.runtime.v1.IOR\x02io\"E\n" +
 	"\x0eCreateResponse\x123\n" +
+	"\aprocess\x18\x01 \x01(\v2\x19.davit.runtime.v1.ProcessR\aprocess\"\x89\x01\n" +
+	"\vConnections\x12'\n" +
+	"\x0ftcp_established\x18\x01 \x01(\bR\x0etcpEstablished\x122\n" +
+	"\x15external_unix_sockets\x18\x02 \x01(\bR\x13externalUnixSockets\x12\x1d\n" +
+	"\n" +
+	"file_locks\x18\x03 \x01(\bR\tfileLocks\"\x9f\x01\n" +
+	"\x11CheckpointRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12#\n" +
+	"\rleave_running\x18\x03 \x01(\bR\fleaveRunning\x12?\n" +
+	"\vconnections\x18\x04 \x01(\v2\x1d.davit.runtime.v1.ConnectionsR\vconnections\"\x14\n" +
+	"\x12CheckpointResponse\"\xa0\x01\n" +
+	"\x0eRestoreRequest\x127\n" +
+	"\x06create\x18\x01 \x01(\v2\x1f.davit.runtime.v1.CreateRequestR\x06create\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12?\n" +
+	"\vconnections\x18\x03 \x01(\v2\x1d.davit.runtime.v1.ConnectionsR\vconnections\"F\n" +
+	"\x0fRestoreResponse\x123\n" +
 	"\aprocess\x18\x01 \x01(\v2\x19.davit.runtime.v1.ProcessR\aprocess\"7\n" +
 	"\fStartRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
@@ -2590,7 +2893,8 @@ const file_davit_runtime_v1_runtime_proto_rawDesc = "" +
 	"\rSTATUS_PAUSED\x10\x03\x12\x11\n" +
 	"\rSTATUS_EXITED\x10\x04\x12\x0f\n" +
 	"\vSTATUS_GONE\x10\x05\x12\x12\n" +
-	"\x0eSTATUS_UNKNOWN\x10\x062\xd4\t\n" +
+	"\x0eSTATUS_UNKNOWN\x10\x062\xfd\n" +
+	"\n" +
 	"\aRuntime\x12K\n" +
 	"\x06Create\x12\x1f.davit.runtime.v1.CreateRequest\x1a .davit.runtime.v1.CreateResponse\x12H\n" +
 	"\x05Start\x12\x1e.davit.runtime.v1.StartRequest\x1a\x1f.davit.runtime.v1.StartResponse\x12E\n" +
@@ -2607,7 +2911,10 @@ const file_davit_runtime_v1_runtime_proto_rawDesc = "" +
 	"\tProcesses\x12\".davit.runtime.v1.ProcessesRequest\x1a#.davit.runtime.v1.ProcessesResponse\x12K\n" +
 	"\x06Delete\x12\x1f.davit.runtime.v1.DeleteRequest\x1a .davit.runtime.v1.DeleteResponse\x12G\n" +
 	"\x04List\x12\x1d.davit.runtime.v1.ListRequest\x1a\x1e.davit.runtime.v1.ListResponse0\x01\x12H\n" +
-	"\x05Adopt\x12\x1e.davit.runtime.v1.AdoptRequest\x1a\x1f.davit.runtime.v1.AdoptResponse\x12M\n" +
+	"\x05Adopt\x12\x1e.davit.runtime.v1.AdoptRequest\x1a\x1f.davit.runtime.v1.AdoptResponse\x12W\n" +
+	"\n" +
+	"Checkpoint\x12#.davit.runtime.v1.CheckpointRequest\x1a$.davit.runtime.v1.CheckpointResponse\x12N\n" +
+	"\aRestore\x12 .davit.runtime.v1.RestoreRequest\x1a!.davit.runtime.v1.RestoreResponse\x12M\n" +
 	"\x06Events\x12\x1f.davit.runtime.v1.EventsRequest\x1a .davit.runtime.v1.EventsResponse0\x01BDZBgithub.com/davit-engine/davit/sdk/proto/davit/runtime/v1;runtimev1b\x06proto3"
 
 var (
@@ -2623,7 +2930,7 @@ func file_davit_runtime_v1_runtime_proto_rawDescGZIP() []byte {
 }
 
 var file_davit_runtime_v1_runtime_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_davit_runtime_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_davit_runtime_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_davit_runtime_v1_runtime_proto_goTypes = []any{
 	(Status)(0),                   // 0: davit.runtime.v1.Status
 	(*IO)(nil),                    // 1: davit.runtime.v1.IO
@@ -2633,103 +2940,116 @@ var file_davit_runtime_v1_runtime_proto_goTypes = []any{
 	(*State)(nil),                 // 5: davit.runtime.v1.State
 	(*CreateRequest)(nil),         // 6: davit.runtime.v1.CreateRequest
 	(*CreateResponse)(nil),        // 7: davit.runtime.v1.CreateResponse
-	(*StartRequest)(nil),          // 8: davit.runtime.v1.StartRequest
-	(*StartResponse)(nil),         // 9: davit.runtime.v1.StartResponse
-	(*ExecRequest)(nil),           // 10: davit.runtime.v1.ExecRequest
-	(*ExecResponse)(nil),          // 11: davit.runtime.v1.ExecResponse
-	(*SignalRequest)(nil),         // 12: davit.runtime.v1.SignalRequest
-	(*SignalResponse)(nil),        // 13: davit.runtime.v1.SignalResponse
-	(*WaitRequest)(nil),           // 14: davit.runtime.v1.WaitRequest
-	(*WaitResponse)(nil),          // 15: davit.runtime.v1.WaitResponse
-	(*ResizeRequest)(nil),         // 16: davit.runtime.v1.ResizeRequest
-	(*ResizeResponse)(nil),        // 17: davit.runtime.v1.ResizeResponse
-	(*CloseStdinRequest)(nil),     // 18: davit.runtime.v1.CloseStdinRequest
-	(*CloseStdinResponse)(nil),    // 19: davit.runtime.v1.CloseStdinResponse
-	(*PauseRequest)(nil),          // 20: davit.runtime.v1.PauseRequest
-	(*PauseResponse)(nil),         // 21: davit.runtime.v1.PauseResponse
-	(*ResumeRequest)(nil),         // 22: davit.runtime.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 23: davit.runtime.v1.ResumeResponse
-	(*UpdateRequest)(nil),         // 24: davit.runtime.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 25: davit.runtime.v1.UpdateResponse
-	(*StatsRequest)(nil),          // 26: davit.runtime.v1.StatsRequest
-	(*StatsResponse)(nil),         // 27: davit.runtime.v1.StatsResponse
-	(*CPUStats)(nil),              // 28: davit.runtime.v1.CPUStats
-	(*MemoryStats)(nil),           // 29: davit.runtime.v1.MemoryStats
-	(*PidsStats)(nil),             // 30: davit.runtime.v1.PidsStats
-	(*BlkIOEntry)(nil),            // 31: davit.runtime.v1.BlkIOEntry
-	(*ProcessesRequest)(nil),      // 32: davit.runtime.v1.ProcessesRequest
-	(*ProcessesResponse)(nil),     // 33: davit.runtime.v1.ProcessesResponse
-	(*DeleteRequest)(nil),         // 34: davit.runtime.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 35: davit.runtime.v1.DeleteResponse
-	(*ListRequest)(nil),           // 36: davit.runtime.v1.ListRequest
-	(*ListResponse)(nil),          // 37: davit.runtime.v1.ListResponse
-	(*AdoptRequest)(nil),          // 38: davit.runtime.v1.AdoptRequest
-	(*AdoptResponse)(nil),         // 39: davit.runtime.v1.AdoptResponse
-	(*EventsRequest)(nil),         // 40: davit.runtime.v1.EventsRequest
-	(*EventsResponse)(nil),        // 41: davit.runtime.v1.EventsResponse
-	nil,                           // 42: davit.runtime.v1.MemoryStats.DetailEntry
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
-	(*v1.Mount)(nil),              // 44: davit.mount.v1.Mount
+	(*Connections)(nil),           // 8: davit.runtime.v1.Connections
+	(*CheckpointRequest)(nil),     // 9: davit.runtime.v1.CheckpointRequest
+	(*CheckpointResponse)(nil),    // 10: davit.runtime.v1.CheckpointResponse
+	(*RestoreRequest)(nil),        // 11: davit.runtime.v1.RestoreRequest
+	(*RestoreResponse)(nil),       // 12: davit.runtime.v1.RestoreResponse
+	(*StartRequest)(nil),          // 13: davit.runtime.v1.StartRequest
+	(*StartResponse)(nil),         // 14: davit.runtime.v1.StartResponse
+	(*ExecRequest)(nil),           // 15: davit.runtime.v1.ExecRequest
+	(*ExecResponse)(nil),          // 16: davit.runtime.v1.ExecResponse
+	(*SignalRequest)(nil),         // 17: davit.runtime.v1.SignalRequest
+	(*SignalResponse)(nil),        // 18: davit.runtime.v1.SignalResponse
+	(*WaitRequest)(nil),           // 19: davit.runtime.v1.WaitRequest
+	(*WaitResponse)(nil),          // 20: davit.runtime.v1.WaitResponse
+	(*ResizeRequest)(nil),         // 21: davit.runtime.v1.ResizeRequest
+	(*ResizeResponse)(nil),        // 22: davit.runtime.v1.ResizeResponse
+	(*CloseStdinRequest)(nil),     // 23: davit.runtime.v1.CloseStdinRequest
+	(*CloseStdinResponse)(nil),    // 24: davit.runtime.v1.CloseStdinResponse
+	(*PauseRequest)(nil),          // 25: davit.runtime.v1.PauseRequest
+	(*PauseResponse)(nil),         // 26: davit.runtime.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 27: davit.runtime.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 28: davit.runtime.v1.ResumeResponse
+	(*UpdateRequest)(nil),         // 29: davit.runtime.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 30: davit.runtime.v1.UpdateResponse
+	(*StatsRequest)(nil),          // 31: davit.runtime.v1.StatsRequest
+	(*StatsResponse)(nil),         // 32: davit.runtime.v1.StatsResponse
+	(*CPUStats)(nil),              // 33: davit.runtime.v1.CPUStats
+	(*MemoryStats)(nil),           // 34: davit.runtime.v1.MemoryStats
+	(*PidsStats)(nil),             // 35: davit.runtime.v1.PidsStats
+	(*BlkIOEntry)(nil),            // 36: davit.runtime.v1.BlkIOEntry
+	(*ProcessesRequest)(nil),      // 37: davit.runtime.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),     // 38: davit.runtime.v1.ProcessesResponse
+	(*DeleteRequest)(nil),         // 39: davit.runtime.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 40: davit.runtime.v1.DeleteResponse
+	(*ListRequest)(nil),           // 41: davit.runtime.v1.ListRequest
+	(*ListResponse)(nil),          // 42: davit.runtime.v1.ListResponse
+	(*AdoptRequest)(nil),          // 43: davit.runtime.v1.AdoptRequest
+	(*AdoptResponse)(nil),         // 44: davit.runtime.v1.AdoptResponse
+	(*EventsRequest)(nil),         // 45: davit.runtime.v1.EventsRequest
+	(*EventsResponse)(nil),        // 46: davit.runtime.v1.EventsResponse
+	nil,                           // 47: davit.runtime.v1.MemoryStats.DetailEntry
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*v1.Mount)(nil),              // 49: davit.mount.v1.Mount
 }
 var file_davit_runtime_v1_runtime_proto_depIdxs = []int32{
 	2,  // 0: davit.runtime.v1.IO.log:type_name -> davit.runtime.v1.Log
-	43, // 1: davit.runtime.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	48, // 1: davit.runtime.v1.Exit.at:type_name -> google.protobuf.Timestamp
 	0,  // 2: davit.runtime.v1.State.status:type_name -> davit.runtime.v1.Status
 	4,  // 3: davit.runtime.v1.State.exit:type_name -> davit.runtime.v1.Exit
-	44, // 4: davit.runtime.v1.CreateRequest.rootfs:type_name -> davit.mount.v1.Mount
+	49, // 4: davit.runtime.v1.CreateRequest.rootfs:type_name -> davit.mount.v1.Mount
 	1,  // 5: davit.runtime.v1.CreateRequest.io:type_name -> davit.runtime.v1.IO
 	3,  // 6: davit.runtime.v1.CreateResponse.process:type_name -> davit.runtime.v1.Process
-	1,  // 7: davit.runtime.v1.ExecRequest.io:type_name -> davit.runtime.v1.IO
-	3,  // 8: davit.runtime.v1.ExecResponse.process:type_name -> davit.runtime.v1.Process
-	4,  // 9: davit.runtime.v1.WaitResponse.exit:type_name -> davit.runtime.v1.Exit
-	43, // 10: davit.runtime.v1.StatsResponse.read:type_name -> google.protobuf.Timestamp
-	28, // 11: davit.runtime.v1.StatsResponse.cpu:type_name -> davit.runtime.v1.CPUStats
-	29, // 12: davit.runtime.v1.StatsResponse.memory:type_name -> davit.runtime.v1.MemoryStats
-	30, // 13: davit.runtime.v1.StatsResponse.pids:type_name -> davit.runtime.v1.PidsStats
-	31, // 14: davit.runtime.v1.StatsResponse.blkio:type_name -> davit.runtime.v1.BlkIOEntry
-	42, // 15: davit.runtime.v1.MemoryStats.detail:type_name -> davit.runtime.v1.MemoryStats.DetailEntry
-	4,  // 16: davit.runtime.v1.DeleteResponse.exit:type_name -> davit.runtime.v1.Exit
-	5,  // 17: davit.runtime.v1.ListResponse.state:type_name -> davit.runtime.v1.State
-	5,  // 18: davit.runtime.v1.AdoptResponse.state:type_name -> davit.runtime.v1.State
-	4,  // 19: davit.runtime.v1.EventsResponse.exit:type_name -> davit.runtime.v1.Exit
-	43, // 20: davit.runtime.v1.EventsResponse.at:type_name -> google.protobuf.Timestamp
-	6,  // 21: davit.runtime.v1.Runtime.Create:input_type -> davit.runtime.v1.CreateRequest
-	8,  // 22: davit.runtime.v1.Runtime.Start:input_type -> davit.runtime.v1.StartRequest
-	10, // 23: davit.runtime.v1.Runtime.Exec:input_type -> davit.runtime.v1.ExecRequest
-	12, // 24: davit.runtime.v1.Runtime.Signal:input_type -> davit.runtime.v1.SignalRequest
-	14, // 25: davit.runtime.v1.Runtime.Wait:input_type -> davit.runtime.v1.WaitRequest
-	16, // 26: davit.runtime.v1.Runtime.Resize:input_type -> davit.runtime.v1.ResizeRequest
-	18, // 27: davit.runtime.v1.Runtime.CloseStdin:input_type -> davit.runtime.v1.CloseStdinRequest
-	20, // 28: davit.runtime.v1.Runtime.Pause:input_type -> davit.runtime.v1.PauseRequest
-	22, // 29: davit.runtime.v1.Runtime.Resume:input_type -> davit.runtime.v1.ResumeRequest
-	24, // 30: davit.runtime.v1.Runtime.Update:input_type -> davit.runtime.v1.UpdateRequest
-	26, // 31: davit.runtime.v1.Runtime.Stats:input_type -> davit.runtime.v1.StatsRequest
-	32, // 32: davit.runtime.v1.Runtime.Processes:input_type -> davit.runtime.v1.ProcessesRequest
-	34, // 33: davit.runtime.v1.Runtime.Delete:input_type -> davit.runtime.v1.DeleteRequest
-	36, // 34: davit.runtime.v1.Runtime.List:input_type -> davit.runtime.v1.ListRequest
-	38, // 35: davit.runtime.v1.Runtime.Adopt:input_type -> davit.runtime.v1.AdoptRequest
-	40, // 36: davit.runtime.v1.Runtime.Events:input_type -> davit.runtime.v1.EventsRequest
-	7,  // 37: davit.runtime.v1.Runtime.Create:output_type -> davit.runtime.v1.CreateResponse
-	9,  // 38: davit.runtime.v1.Runtime.Start:output_type -> davit.runtime.v1.StartResponse
-	11, // 39: davit.runtime.v1.Runtime.Exec:output_type -> davit.runtime.v1.ExecResponse
-	13, // 40: davit.runtime.v1.Runtime.Signal:output_type -> davit.runtime.v1.SignalResponse
-	15, // 41: davit.runtime.v1.Runtime.Wait:output_type -> davit.runtime.v1.WaitResponse
-	17, // 42: davit.runtime.v1.Runtime.Resize:output_type -> davit.runtime.v1.ResizeResponse
-	19, // 43: davit.runtime.v1.Runtime.CloseStdin:output_type -> davit.runtime.v1.CloseStdinResponse
-	21, // 44: davit.runtime.v1.Runtime.Pause:output_type -> davit.runtime.v1.PauseResponse
-	23, // 45: davit.runtime.v1.Runtime.Resume:output_type -> davit.runtime.v1.ResumeResponse
-	25, // 46: davit.runtime.v1.Runtime.Update:output_type -> davit.runtime.v1.UpdateResponse
-	27, // 47: davit.runtime.v1.Runtime.Stats:output_type -> davit.runtime.v1.StatsResponse
-	33, // 48: davit.runtime.v1.Runtime.Processes:output_type -> davit.runtime.v1.ProcessesResponse
-	35, // 49: davit.runtime.v1.Runtime.Delete:output_type -> davit.runtime.v1.DeleteResponse
-	37, // 50: davit.runtime.v1.Runtime.List:output_type -> davit.runtime.v1.ListResponse
-	39, // 51: davit.runtime.v1.Runtime.Adopt:output_type -> davit.runtime.v1.AdoptResponse
-	41, // 52: davit.runtime.v1.Runtime.Events:output_type -> davit.runtime.v1.EventsResponse
-	37, // [37:53] is the sub-list for method output_type
-	21, // [21:37] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	8,  // 7: davit.runtime.v1.CheckpointRequest.connections:type_name -> davit.runtime.v1.Connections
+	6,  // 8: davit.runtime.v1.RestoreRequest.create:type_name -> davit.runtime.v1.CreateRequest
+	8,  // 9: davit.runtime.v1.RestoreRequest.connections:type_name -> davit.runtime.v1.Connections
+	3,  // 10: davit.runtime.v1.RestoreResponse.process:type_name -> davit.runtime.v1.Process
+	1,  // 11: davit.runtime.v1.ExecRequest.io:type_name -> davit.runtime.v1.IO
+	3,  // 12: davit.runtime.v1.ExecResponse.process:type_name -> davit.runtime.v1.Process
+	4,  // 13: davit.runtime.v1.WaitResponse.exit:type_name -> davit.runtime.v1.Exit
+	48, // 14: davit.runtime.v1.StatsResponse.read:type_name -> google.protobuf.Timestamp
+	33, // 15: davit.runtime.v1.StatsResponse.cpu:type_name -> davit.runtime.v1.CPUStats
+	34, // 16: davit.runtime.v1.StatsResponse.memory:type_name -> davit.runtime.v1.MemoryStats
+	35, // 17: davit.runtime.v1.StatsResponse.pids:type_name -> davit.runtime.v1.PidsStats
+	36, // 18: davit.runtime.v1.StatsResponse.blkio:type_name -> davit.runtime.v1.BlkIOEntry
+	47, // 19: davit.runtime.v1.MemoryStats.detail:type_name -> davit.runtime.v1.MemoryStats.DetailEntry
+	4,  // 20: davit.runtime.v1.DeleteResponse.exit:type_name -> davit.runtime.v1.Exit
+	5,  // 21: davit.runtime.v1.ListResponse.state:type_name -> davit.runtime.v1.State
+	5,  // 22: davit.runtime.v1.AdoptResponse.state:type_name -> davit.runtime.v1.State
+	4,  // 23: davit.runtime.v1.EventsResponse.exit:type_name -> davit.runtime.v1.Exit
+	48, // 24: davit.runtime.v1.EventsResponse.at:type_name -> google.protobuf.Timestamp
+	6,  // 25: davit.runtime.v1.Runtime.Create:input_type -> davit.runtime.v1.CreateRequest
+	13, // 26: davit.runtime.v1.Runtime.Start:input_type -> davit.runtime.v1.StartRequest
+	15, // 27: davit.runtime.v1.Runtime.Exec:input_type -> davit.runtime.v1.ExecRequest
+	17, // 28: davit.runtime.v1.Runtime.Signal:input_type -> davit.runtime.v1.SignalRequest
+	19, // 29: davit.runtime.v1.Runtime.Wait:input_type -> davit.runtime.v1.WaitRequest
+	21, // 30: davit.runtime.v1.Runtime.Resize:input_type -> davit.runtime.v1.ResizeRequest
+	23, // 31: davit.runtime.v1.Runtime.CloseStdin:input_type -> davit.runtime.v1.CloseStdinRequest
+	25, // 32: davit.runtime.v1.Runtime.Pause:input_type -> davit.runtime.v1.PauseRequest
+	27, // 33: davit.runtime.v1.Runtime.Resume:input_type -> davit.runtime.v1.ResumeRequest
+	29, // 34: davit.runtime.v1.Runtime.Update:input_type -> davit.runtime.v1.UpdateRequest
+	31, // 35: davit.runtime.v1.Runtime.Stats:input_type -> davit.runtime.v1.StatsRequest
+	37, // 36: davit.runtime.v1.Runtime.Processes:input_type -> davit.runtime.v1.ProcessesRequest
+	39, // 37: davit.runtime.v1.Runtime.Delete:input_type -> davit.runtime.v1.DeleteRequest
+	41, // 38: davit.runtime.v1.Runtime.List:input_type -> davit.runtime.v1.ListRequest
+	43, // 39: davit.runtime.v1.Runtime.Adopt:input_type -> davit.runtime.v1.AdoptRequest
+	9,  // 40: davit.runtime.v1.Runtime.Checkpoint:input_type -> davit.runtime.v1.CheckpointRequest
+	11, // 41: davit.runtime.v1.Runtime.Restore:input_type -> davit.runtime.v1.RestoreRequest
+	45, // 42: davit.runtime.v1.Runtime.Events:input_type -> davit.runtime.v1.EventsRequest
+	7,  // 43: davit.runtime.v1.Runtime.Create:output_type -> davit.runtime.v1.CreateResponse
+	14, // 44: davit.runtime.v1.Runtime.Start:output_type -> davit.runtime.v1.StartResponse
+	16, // 45: davit.runtime.v1.Runtime.Exec:output_type -> davit.runtime.v1.ExecResponse
+	18, // 46: davit.runtime.v1.Runtime.Signal:output_type -> davit.runtime.v1.SignalResponse
+	20, // 47: davit.runtime.v1.Runtime.Wait:output_type -> davit.runtime.v1.WaitResponse
+	22, // 48: davit.runtime.v1.Runtime.Resize:output_type -> davit.runtime.v1.ResizeResponse
+	24, // 49: davit.runtime.v1.Runtime.CloseStdin:output_type -> davit.runtime.v1.CloseStdinResponse
+	26, // 50: davit.runtime.v1.Runtime.Pause:output_type -> davit.runtime.v1.PauseResponse
+	28, // 51: davit.runtime.v1.Runtime.Resume:output_type -> davit.runtime.v1.ResumeResponse
+	30, // 52: davit.runtime.v1.Runtime.Update:output_type -> davit.runtime.v1.UpdateResponse
+	32, // 53: davit.runtime.v1.Runtime.Stats:output_type -> davit.runtime.v1.StatsResponse
+	38, // 54: davit.runtime.v1.Runtime.Processes:output_type -> davit.runtime.v1.ProcessesResponse
+	40, // 55: davit.runtime.v1.Runtime.Delete:output_type -> davit.runtime.v1.DeleteResponse
+	42, // 56: davit.runtime.v1.Runtime.List:output_type -> davit.runtime.v1.ListResponse
+	44, // 57: davit.runtime.v1.Runtime.Adopt:output_type -> davit.runtime.v1.AdoptResponse
+	10, // 58: davit.runtime.v1.Runtime.Checkpoint:output_type -> davit.runtime.v1.CheckpointResponse
+	12, // 59: davit.runtime.v1.Runtime.Restore:output_type -> davit.runtime.v1.RestoreResponse
+	46, // 60: davit.runtime.v1.Runtime.Events:output_type -> davit.runtime.v1.EventsResponse
+	43, // [43:61] is the sub-list for method output_type
+	25, // [25:43] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_davit_runtime_v1_runtime_proto_init() }
@@ -2743,7 +3063,7 @@ func file_davit_runtime_v1_runtime_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_davit_runtime_v1_runtime_proto_rawDesc), len(file_davit_runtime_v1_runtime_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   42,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

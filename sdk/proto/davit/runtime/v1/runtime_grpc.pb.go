@@ -44,6 +44,8 @@ const (
 	Runtime_Delete_FullMethodName     = "/davit.runtime.v1.Runtime/Delete"
 	Runtime_List_FullMethodName       = "/davit.runtime.v1.Runtime/List"
 	Runtime_Adopt_FullMethodName      = "/davit.runtime.v1.Runtime/Adopt"
+	Runtime_Checkpoint_FullMethodName = "/davit.runtime.v1.Runtime/Checkpoint"
+	Runtime_Restore_FullMethodName    = "/davit.runtime.v1.Runtime/Restore"
 	Runtime_Events_FullMethodName     = "/davit.runtime.v1.Runtime/Events"
 )
 
@@ -92,6 +94,25 @@ type RuntimeClient interface {
 	// Adopt finds a container again after a restart of engine or driver. Answers
 	// STATUS_GONE, not an error, for an unknown ID. Idempotent.
 	Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptResponse, error)
+	// Checkpoint writes the state of all processes of a container that is running or
+	// paused to a directory, and ends them as if by SIGKILL unless they are to go on.
+	// It needs feature "checkpoint". The directory exists whole or not at all, also if
+	// the driver dies meanwhile: its appearance is the moment at which the checkpoint
+	// counts, so whoever lost the answer looks for it. Asked again for the same
+	// directory: ALREADY_EXISTS. On any other error the container goes on and nothing
+	// is left, but for a directory with the suffix ".partial" after a crash.
+	// FAILED_PRECONDITION if the container is in another state or holds something that
+	// cannot be in a checkpoint; NOT_IMPLEMENTED if the host cannot make any.
+	Checkpoint(ctx context.Context, in *CheckpointRequest, opts ...grpc.CallOption) (*CheckpointResponse, error)
+	// Restore is Create, but the container's processes are those of a checkpoint. They
+	// wait for Start and then go on where they were; the container's own process is
+	// not executed. The checkpoint is only read and may be restored again, also at the
+	// same time. Cgroup, mounts of the host's, network namespace, log and streams are
+	// those of the request. It needs feature "checkpoint". NOT_FOUND if there is no
+	// checkpoint, INVALID_ARGUMENT if it is damaged, FAILED_PRECONDITION if it and the
+	// container do not fit; ALREADY_EXISTS if the ID is in use. On error nothing is
+	// left.
+	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error)
 	// Events streams what happens to containers until the call is cancelled. Events
 	// are hints: the truth is what Wait and Adopt answer.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
@@ -264,6 +285,26 @@ func (c *runtimeClient) Adopt(ctx context.Context, in *AdoptRequest, opts ...grp
 	return out, nil
 }
 
+func (c *runtimeClient) Checkpoint(ctx context.Context, in *CheckpointRequest, opts ...grpc.CallOption) (*CheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckpointResponse)
+	err := c.cc.Invoke(ctx, Runtime_Checkpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runtimeClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreResponse)
+	err := c.cc.Invoke(ctx, Runtime_Restore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runtimeClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Runtime_ServiceDesc.Streams[1], Runtime_Events_FullMethodName, cOpts...)
@@ -328,6 +369,25 @@ type RuntimeServer interface {
 	// Adopt finds a container again after a restart of engine or driver. Answers
 	// STATUS_GONE, not an error, for an unknown ID. Idempotent.
 	Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error)
+	// Checkpoint writes the state of all processes of a container that is running or
+	// paused to a directory, and ends them as if by SIGKILL unless they are to go on.
+	// It needs feature "checkpoint". The directory exists whole or not at all, also if
+	// the driver dies meanwhile: its appearance is the moment at which the checkpoint
+	// counts, so whoever lost the answer looks for it. Asked again for the same
+	// directory: ALREADY_EXISTS. On any other error the container goes on and nothing
+	// is left, but for a directory with the suffix ".partial" after a crash.
+	// FAILED_PRECONDITION if the container is in another state or holds something that
+	// cannot be in a checkpoint; NOT_IMPLEMENTED if the host cannot make any.
+	Checkpoint(context.Context, *CheckpointRequest) (*CheckpointResponse, error)
+	// Restore is Create, but the container's processes are those of a checkpoint. They
+	// wait for Start and then go on where they were; the container's own process is
+	// not executed. The checkpoint is only read and may be restored again, also at the
+	// same time. Cgroup, mounts of the host's, network namespace, log and streams are
+	// those of the request. It needs feature "checkpoint". NOT_FOUND if there is no
+	// checkpoint, INVALID_ARGUMENT if it is damaged, FAILED_PRECONDITION if it and the
+	// container do not fit; ALREADY_EXISTS if the ID is in use. On error nothing is
+	// left.
+	Restore(context.Context, *RestoreRequest) (*RestoreResponse, error)
 	// Events streams what happens to containers until the call is cancelled. Events
 	// are hints: the truth is what Wait and Adopt answer.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
@@ -385,6 +445,12 @@ func (UnimplementedRuntimeServer) List(*ListRequest, grpc.ServerStreamingServer[
 }
 func (UnimplementedRuntimeServer) Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Adopt not implemented")
+}
+func (UnimplementedRuntimeServer) Checkpoint(context.Context, *CheckpointRequest) (*CheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Checkpoint not implemented")
+}
+func (UnimplementedRuntimeServer) Restore(context.Context, *RestoreRequest) (*RestoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedRuntimeServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -673,6 +739,42 @@ func _Runtime_Adopt_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Runtime_Checkpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RuntimeServer).Checkpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runtime_Checkpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RuntimeServer).Checkpoint(ctx, req.(*CheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runtime_Restore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RuntimeServer).Restore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runtime_Restore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RuntimeServer).Restore(ctx, req.(*RestoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Runtime_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -746,6 +848,14 @@ var Runtime_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Adopt",
 			Handler:    _Runtime_Adopt_Handler,
+		},
+		{
+			MethodName: "Checkpoint",
+			Handler:    _Runtime_Checkpoint_Handler,
+		},
+		{
+			MethodName: "Restore",
+			Handler:    _Runtime_Restore_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
