@@ -238,6 +238,34 @@ func testOutside(c *client, write func(string), one *nameServer, first, second, 
 	c.contains(c.ok("exec", c.own("unchanged"), "cat", "/etc/resolv.conf"), "nameserver 127.0.0.11")
 }
 
+// A container on an internal network must not carry anything out in the names it
+// asks for, also where the host's name server is on the host itself.
+func TestCVE_2024_29018_InternalNetworksAskNobody(t *testing.T) {
+	t.Parallel()
+	outside := serveNames(t, "", loopback(4), "192.0.2.1")
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(file, []byte("nameserver "+loopback(4)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, "davit", ownEngine(t, private.Options{Tables: fmt.Sprintf("[network]\nresolv_conf = %q\n", file)}))
+	c.ok("network", "create", "--internal", "inner")
+	c.background("box", "--network", "inner", "busybox", "sleep", "600")
+	c.background("own", "--network", "inner", "--dns", loopback(4), "busybox", "sleep", "600")
+	for _, box := range []string{c.own("box"), c.own("own")} {
+		for _, args := range [][]string{{"A"}, {"+tcp", "A"}, {"TXT"}, {"-c", "CH", "TXT"}} {
+			c.contains(c.dig(box, append([]string{"secret.example"}, args...)...), "status: SERVFAIL")
+		}
+		c.contains(c.dig(box, "-x", "192.0.2.7"), "status: SERVFAIL")
+	}
+	if outside.saw("secret.example") || outside.saw("7.2.0.192.in-addr.arpa") {
+		t.Error("the host's name server was asked")
+	}
+	// It would have been asked from any other network.
+	c.ok("network", "create", "outer")
+	c.ok("network", "connect", "outer", c.own("box"))
+	c.equal(c.addresses(c.own("box"), "secret.example"), "192.0.2.1")
+}
+
 // What the configuration says holds for containers that say nothing.
 func TestNamesAsConfigured(t *testing.T) {
 	t.Parallel()
