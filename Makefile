@@ -52,6 +52,7 @@ race: ## unit tests under the race detector
 test-vm: build ## the end-to-end tests on a cgroup v2 kernel in QEMU
 	@test/setup.sh vm
 	test/vm/run.sh
+	test/vm/run.sh -systemd
 
 .PHONY: bench
 bench: build ## measure davit beside the peers that are installed

@@ -28,7 +28,8 @@ type Config struct {
 	Listen       []string `toml:"listen"`
 	Group        string   `toml:"group"`
 	LogLevel     string   `toml:"log_level"`
-	CgroupParent string   `toml:"cgroup_parent"`
+	CgroupDriver string   `toml:"cgroup_driver"` // CgroupFS or Systemd
+	CgroupParent string   `toml:"cgroup_parent"` // empty: see Parent
 	Init         bool     `toml:"init"`
 	InitPath     string   `toml:"init_path"`
 
@@ -40,6 +41,24 @@ type Config struct {
 	Logs       Logs                `toml:"logs"`
 	Network    Network             `toml:"network"`
 	Registries map[string]Registry `toml:"registries"`
+}
+
+// What makes containers' cgroups: davit itself, or systemd as scope units.
+const (
+	CgroupFS = "cgroupfs"
+	Systemd  = "systemd"
+)
+
+// Parent is the cgroup above containers': a path, or the name of a slice where
+// systemd makes cgroups.
+func (c Config) Parent() string {
+	switch {
+	case c.CgroupParent != "":
+		return c.CgroupParent
+	case c.CgroupDriver == Systemd:
+		return "system.slice"
+	}
+	return "/davit"
 }
 
 // Defaults name the drivers used where none is named.
@@ -89,7 +108,7 @@ func Default() Config {
 		Listen:       []string{"unix:///run/davit.sock"},
 		Group:        "davit",
 		LogLevel:     "info",
-		CgroupParent: "/davit",
+		CgroupDriver: CgroupFS,
 		CDISpecDirs:  []string{"/etc/cdi", "/var/run/cdi"},
 		Defaults:     Defaults{Storage: "overlay", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{

@@ -31,7 +31,7 @@ func TestDefaultFileShowsEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{
-		"root", "run", "listen", "group", "log_level", "cgroup_parent", "[defaults]", "[plugins]", "dirs", "auto_mtls",
+		"root", "run", "listen", "group", "log_level", "cgroup_driver", "cgroup_parent", "[defaults]", "[plugins]", "dirs", "auto_mtls",
 		"start_timeout", "call_timeout", "[plugins.config.", "[logs]", "max_size", "max_file", "[network]", "netns_pool",
 		"resolv_conf", "dns =", "dns_search", "dns_options", "[registries.", "insecure",
 	} {
@@ -48,7 +48,8 @@ run = "/s"
 listen = ["unix:///x.sock", "fd://"]
 group = "g"
 log_level = "debug"
-cgroup_parent = "/x/y"
+cgroup_driver = "systemd"
+cgroup_parent = "x-y.slice"
 init = true
 init_path = "/i"
 cdi_spec_dirs = ["/c"]
@@ -80,7 +81,7 @@ insecure = true
 		t.Fatal(err)
 	}
 	want := Config{
-		Root: "/r", Run: "/s", Listen: []string{"unix:///x.sock", "fd://"}, Group: "g", LogLevel: "debug", CgroupParent: "/x/y",
+		Root: "/r", Run: "/s", Listen: []string{"unix:///x.sock", "fd://"}, Group: "g", LogLevel: "debug", CgroupDriver: Systemd, CgroupParent: "x-y.slice",
 		Init: true, InitPath: "/i", UsernsRemap: "100000-165535", CDISpecDirs: []string{"/c"},
 		Defaults: Defaults{Storage: "btrfs", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{
@@ -106,28 +107,30 @@ insecure = true
 
 func TestMistakesAreExplained(t *testing.T) {
 	for text, want := range map[string]string{
-		"\n\nrot = \"/x\"":                           `f.toml:3:1: unknown key "rot"; did you mean "root"?`,
-		"[plugins]\ndris = []":                       `f.toml:2:1: unknown key "plugins.dris"; did you mean "plugins.dirs"?`,
-		"max_file = 3":                               `did you mean "logs.max_file"?`,
-		"[network]\nfrobnicate_everything = true":    `known keys: netns_pool, resolv_conf, dns, dns_search, dns_options`,
-		"root = 5":                                   `f.toml:1:8: key "root"`,
-		"root = [":                                   `f.toml:1`,
-		"[plugins]\nstart_timeout = \"soon\"":        `"soon" is not a duration`,
-		"[logs]\nmax_size = \"big\"":                 `"big" is not a size`,
-		"root = \"var\"":                             `f.toml: root = "var": must be an absolute path`,
-		"log_level = \"loud\"":                       `none of trace, debug, info, warn, error`,
-		"listen = []":                                `at least one address`,
-		"listen = [\"http://x\"]":                    `neither unix:///PATH nor fd://`,
-		"listen = [\"tcp://127.0.0.1:2375\"]":        `davit does not serve TCP`,
-		"cgroup_parent = \"davit\"":                  `must be a path such as "/davit"`,
-		"[network]\ndns = [\"dns.example\"]":         `"dns.example" is not an IP address`,
-		"[network]\nresolv_conf = \"x\"":             `must be an absolute path`,
-		"[network]\ndns_search = [\"a b\"]":          `network.dns_search: "a b" is not one word`,
-		"[network]\ndns_options = [\"\"]":            `network.dns_options: "" is not one word`,
-		"[logs]\nmax_file = 0":                       `must be at least 1`,
-		"[defaults]\nvolume = \"\"":                  `defaults.volume = "": must be the name of a driver`,
-		"[registries.\"https://x\"]\ninsecure=true":  `must be HOST or HOST:PORT`,
-		"run = \"/" + strings.Repeat("x", 80) + "\"": `81 characters are too many`,
+		"\n\nrot = \"/x\"":                                        `f.toml:3:1: unknown key "rot"; did you mean "root"?`,
+		"[plugins]\ndris = []":                                    `f.toml:2:1: unknown key "plugins.dris"; did you mean "plugins.dirs"?`,
+		"max_file = 3":                                            `did you mean "logs.max_file"?`,
+		"[network]\nfrobnicate_everything = true":                 `known keys: netns_pool, resolv_conf, dns, dns_search, dns_options`,
+		"root = 5":                                                `f.toml:1:8: key "root"`,
+		"root = [":                                                `f.toml:1`,
+		"[plugins]\nstart_timeout = \"soon\"":                     `"soon" is not a duration`,
+		"[logs]\nmax_size = \"big\"":                              `"big" is not a size`,
+		"root = \"var\"":                                          `f.toml: root = "var": must be an absolute path`,
+		"log_level = \"loud\"":                                    `none of trace, debug, info, warn, error`,
+		"listen = []":                                             `at least one address`,
+		"listen = [\"http://x\"]":                                 `neither unix:///PATH nor fd://`,
+		"listen = [\"tcp://127.0.0.1:2375\"]":                     `davit does not serve TCP`,
+		"cgroup_parent = \"davit\"":                               `must be a path such as "/davit"`,
+		"[network]\ndns = [\"dns.example\"]":                      `"dns.example" is not an IP address`,
+		"[network]\nresolv_conf = \"x\"":                          `must be an absolute path`,
+		"[network]\ndns_search = [\"a b\"]":                       `network.dns_search: "a b" is not one word`,
+		"[network]\ndns_options = [\"\"]":                         `network.dns_options: "" is not one word`,
+		"[logs]\nmax_file = 0":                                    `must be at least 1`,
+		"[defaults]\nvolume = \"\"":                               `defaults.volume = "": must be the name of a driver`,
+		"[registries.\"https://x\"]\ninsecure=true":               `must be HOST or HOST:PORT`,
+		"run = \"/" + strings.Repeat("x", 80) + "\"":              `81 characters are too many`,
+		"cgroup_driver = \"x\"":                                   `none of cgroupfs, systemd`,
+		"cgroup_driver = \"systemd\"\ncgroup_parent = \"/davit\"": `cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`,
 	} {
 		_, err := Parse("f.toml", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -156,4 +159,15 @@ func FuzzParse(f *testing.F) {
 			t.Error("accepted what is not valid")
 		}
 	})
+}
+
+func TestParent(t *testing.T) {
+	for want, c := range map[string]Config{
+		"/davit": {CgroupDriver: CgroupFS}, "/x": {CgroupDriver: CgroupFS, CgroupParent: "/x"},
+		"system.slice": {CgroupDriver: Systemd}, "x.slice": {CgroupDriver: Systemd, CgroupParent: "x.slice"},
+	} {
+		if got := c.Parent(); got != want {
+			t.Errorf("%+v: %s, want %s", c, got, want)
+		}
+	}
 }

@@ -40,8 +40,17 @@ func (c Config) Validate() error {
 	if _, err := parseLevel(c.LogLevel); err != nil {
 		wrong("log_level = %q: is none of trace, debug, info, warn, error", c.LogLevel)
 	}
-	if !path.IsAbs(c.CgroupParent) || path.Clean(c.CgroupParent) != c.CgroupParent || c.CgroupParent == "/" {
-		wrong("cgroup_parent = %q: must be a path such as \"/davit\"", c.CgroupParent)
+	switch parent := c.Parent(); c.CgroupDriver {
+	case CgroupFS:
+		if !path.IsAbs(parent) || path.Clean(parent) != parent || parent == "/" {
+			wrong("cgroup_parent = %q: must be a path such as \"/davit\"", parent)
+		}
+	case Systemd:
+		if !strings.HasSuffix(parent, ".slice") || len(parent) <= len(".slice") || strings.ContainsAny(parent, "/:") {
+			wrong("cgroup_parent = %q: cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"", parent)
+		}
+	default:
+		wrong("cgroup_driver = %q: is none of %s, %s", c.CgroupDriver, CgroupFS, Systemd)
 	}
 	if c.InitPath != "" && !filepath.IsAbs(c.InitPath) {
 		wrong("init_path = %q: must be an absolute path", c.InitPath)

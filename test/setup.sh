@@ -38,6 +38,7 @@ test)
 	want nsenter util-linux "runs dig in the network of a container"
 	;;
 vm)
+	want make make "installs davit into the guest with systemd"
 	want qemu-system-x86_64 qemu-system-x86 "runs the tests on a kernel with cgroup v2"
 	want docker docker-cli "the unmodified docker client drives davit in the guest"
 	want busybox busybox-static "the guest's userland"

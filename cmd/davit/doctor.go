@@ -42,7 +42,7 @@ func doctorCommand(a *app) *cobra.Command {
 		Use: "doctor", Short: "Check whether this host can run containers, and say what to do if not", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			failed := 0
-			for _, look := range []check{checkKernel, checkNamespaces, checkCgroups, checkOverlay, checkNftables, checkFirewall, checkSeccomp, checkUser, checkEngine} {
+			for _, look := range []check{checkKernel, checkNamespaces, checkCgroups, checkCgroupDriver, checkOverlay, checkNftables, checkFirewall, checkSeccomp, checkUser, checkEngine} {
 				for _, f := range look(cmd.Context(), a) {
 					fmt.Fprintf(a.out, "%-5s %-22s %s\n", marks[f.verdict], f.what, f.state)
 					if f.verdict != good && f.fix != "" {
@@ -105,6 +105,19 @@ func checkCgroups(context.Context, *app) []finding {
 		_, err := os.Stat(filepath.Join("/sys/fs/cgroup", name))
 		return err == nil
 	})
+}
+
+// checkCgroupDriver says which cgroup_driver fits: where systemd owns the tree of
+// cgroup v2 it should know of containers' groups.
+func checkCgroupDriver(context.Context, *app) []finding {
+	const what = "cgroup driver"
+	if _, err := os.Lstat("/run/systemd/system"); err != nil {
+		return []finding{{what, "cgroupfs: no systemd is running here", good, ""}}
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		return []finding{{what, "cgroupfs, or systemd: it is running, with cgroup v1", good, ""}}
+	}
+	return []finding{{what, "systemd is recommended: it is running, with cgroup v2 (cgroup_driver in /etc/davit/davit.toml)", good, ""}}
 }
 
 func controllers(what string, wanted []string, has func(string) bool) []finding {

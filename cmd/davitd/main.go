@@ -46,7 +46,8 @@ func configure(args []string) (config.Config, error) {
 		host    = flags.String("host", "", "`address` of the API, e.g. unix:///run/davit.sock; several with commas")
 		plugins = flags.String("plugin-dir", "", "`directories` of driver plugins, separated by commas")
 		level   = flags.String("log-level", "", "debug, info, warn or `error`")
-		parent  = flags.String("cgroup-parent", "", "`path` of the cgroup above containers'")
+		driver  = flags.String("cgroup-driver", "", "what makes cgroups: cgroupfs or `systemd`")
+		parent  = flags.String("cgroup-parent", "", "`path` of the cgroup above containers', or their slice")
 		version = flags.Bool("version", false, "print the version and exit")
 	)
 	if err := flags.Parse(args); err != nil {
@@ -66,7 +67,7 @@ func configure(args []string) (config.Config, error) {
 	for _, given := range []struct {
 		from *string
 		to   *string
-	}{{root, &c.Root}, {runDir, &c.Run}, {level, &c.LogLevel}, {parent, &c.CgroupParent}} {
+	}{{root, &c.Root}, {runDir, &c.Run}, {level, &c.LogLevel}, {driver, &c.CgroupDriver}, {parent, &c.CgroupParent}} {
 		if *given.from != "" {
 			*given.to = *given.from
 		}

@@ -35,11 +35,28 @@ import (
 // then is an error of the calls that need it, not of the engine.
 const readyTimeout = 30 * time.Second
 
+// booted is a directory that exists where systemd is the init (sd_booted(3)).
+const booted = "/run/systemd/system"
+
+// checkSystemd refuses to leave cgroups to a systemd that does not run.
+func checkSystemd(c config.Config) error {
+	if c.CgroupDriver != config.Systemd {
+		return nil
+	}
+	if _, err := os.Lstat(booted); err != nil {
+		return fmt.Errorf("cgroup_driver = %q: no systemd is running here: %w", c.CgroupDriver, err)
+	}
+	return nil
+}
+
 // run is the engine's life, in this order: state, API, plugins, recovery. The API
 // answers before plugins are up; calls that need them wait.
 func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("davitd makes namespaces, mounts and cgroups and must run as root")
+	}
+	if err := checkSystemd(c); err != nil {
+		return err
 	}
 	for _, dir := range []string{c.Root, c.Run} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -90,7 +107,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	core, err := engine.New(engine.Options{
-		ID: id, Root: c.Root, Run: c.Run, CgroupParent: c.CgroupParent, Version: config.Version,
+		ID: id, Root: c.Root, Run: c.Run, CgroupDriver: c.CgroupDriver, CgroupParent: c.Parent(), Version: config.Version,
 		Remap: remap, Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
 		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,

@@ -39,6 +39,9 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if err := checkRequest(req.Config, req.HostConfig); err != nil {
 		return response, err
 	}
+	if err := e.checkCgroupParent(req.HostConfig); err != nil {
+		return response, err
+	}
 	img, err := e.Images.Resolve(ctx, req.Config.Image)
 	if err != nil {
 		return response, err

@@ -26,9 +26,12 @@ import (
 
 // Options are what an engine is made of.
 type Options struct {
-	ID           string // of this engine; stable over restarts
-	Root         string // persistent directory
-	Run          string // runtime directory
+	ID   string // of this engine; stable over restarts
+	Root string // persistent directory
+	Run  string // runtime directory
+	// CgroupDriver is what makes containers' cgroups, "cgroupfs" or "systemd", and
+	// CgroupParent a path or, with systemd, a slice.
+	CgroupDriver string
 	CgroupParent string
 	Version      string
 	Init         bool   // containers have an init unless they say otherwise

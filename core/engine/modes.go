@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"path"
+	"strings"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
 
@@ -66,6 +67,21 @@ func checkModes(h *mobycontainer.HostConfig) error {
 		if !mode.valid {
 			return errInvalid.WithMessage(fmt.Sprintf("invalid %s mode: %s", mode.kind, mode.value))
 		}
+	}
+	return nil
+}
+
+// systemdDriver is the cgroup driver that has systemd make cgroups.
+const systemdDriver = "systemd"
+
+// checkCgroupParent refuses what systemd could not find a container's slice by.
+func (e *Engine) checkCgroupParent(h *mobycontainer.HostConfig) error {
+	const suffix = ".slice"
+	if h == nil || e.CgroupDriver != systemdDriver {
+		return nil
+	}
+	if parent := h.CgroupParent; parent != "" && (len(parent) <= len(suffix) || !strings.HasSuffix(parent, suffix)) {
+		return errInvalid.WithMessage(`cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`)
 	}
 	return nil
 }

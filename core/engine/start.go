@@ -200,7 +200,7 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	}
 	in := spec.Input{
 		ID: r.ID, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname, Config: r.Config, HostConfig: r.HostConfig,
-		CgroupPath: filepath.Join(e.cgroupParent(r), r.ID),
+		CgroupPath: e.cgroupPath(r),
 	}
 	if err := e.namespaces(ctx, r, &in, &p, u); err != nil {
 		return p, err
@@ -247,11 +247,17 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	return p, nil
 }
 
-func (e *Engine) cgroupParent(r container.Record) string {
-	if parent := r.HostConfig.CgroupParent; parent != "" {
-		return filepath.Join("/", parent)
+// cgroupPath is the linux.cgroupsPath of a container's spec: a path, or for systemd
+// "slice:prefix:name".
+func (e *Engine) cgroupPath(r container.Record) string {
+	parent := r.HostConfig.CgroupParent
+	if parent == "" {
+		parent = e.CgroupParent
 	}
-	return e.CgroupParent
+	if e.CgroupDriver == systemdDriver {
+		return parent + ":davit:" + r.ID
+	}
+	return filepath.Join("/", parent, r.ID)
 }
 
 // namespaces says which namespaces are new, the host's, or another container's.

@@ -34,7 +34,7 @@ const (
 // SystemInfo describes engine and host.
 func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 	info := system.Info{
-		ID: e.ID, Driver: e.Drivers.Default(plugin.Storage), LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
+		ID: e.ID, Driver: e.Drivers.Default(plugin.Storage), LoggingDriver: "json-file", CgroupDriver: e.CgroupDriver, CgroupVersion: cgroupVersion(),
 		KernelVersion: kernelVersion(), OperatingSystem: osName(), OSType: runtime.GOOS, Architecture: unameMachine(), NCPU: runtime.NumCPU(),
 		DockerRootDir: e.Root, ServerVersion: e.Version, DefaultRuntime: e.Drivers.Default(plugin.Runtime), Runtimes: map[string]system.RuntimeWithStatus{},
 		LiveRestoreEnabled: true, SystemTime: time.Now().Format(time.RFC3339Nano), NGoroutines: runtime.NumGoroutine(),

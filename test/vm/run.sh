@@ -6,11 +6,21 @@
 #   test/vm/run.sh [-run PATTERN]      arguments go to the end-to-end test binary
 #   test/vm/run.sh -unit PACKAGE... [-run PATTERN]
 #                                      only (these) unit tests of these packages
+#   test/vm/run.sh -systemd [ARG...]   the tests of test/systemd, with systemd as the
+#                                      init; arguments go to that test binary
+#   test/vm/run.sh -systemd-v1 [ARG...]  the same with cgroup v1
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 cd "$(dirname "$0")/../.."
 work=build/vm
 mkdir -p $work
+case "${1:-}" in
+-systemd | -systemd-v1)
+	flavour=${1#-} image=$work/systemd.tar init=/sbin/init
+	shift
+	;;
+*) flavour=plain image=$work/guest.tar init=/davit/init ;;
+esac
 
 # 1. The kernel and its modules, from Debian's cloud kernel package.
 if [ ! -e $work/kernel/boot ]; then
@@ -27,14 +37,16 @@ release=$(basename "$(ls -d $work/kernel/lib/modules/*)")
 
 # 2. The guest's userland: a small Debian with the clients and the registry that
 # the tests use.
-if [ ! -e $work/guest.tar ]; then
+if [ ! -e $image ]; then
 	client=docker-cli
 	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
 	. /etc/os-release
+	packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu
+	[ $flavour = plain ] || packages=systemd-sysv,dbus,podman,apparmor
 	mmdebstrap --variant=minbase --mode=root --quiet --format=tar \
-		--include=$client,docker-registry,python3-docker,busybox-static,procps,e2fsprogs,iproute2,nftables,curl,bind9-dnsutils,kmod,mount,criu \
-		"$VERSION_CODENAME" $work/guest.tar.tmp
-	mv $work/guest.tar.tmp $work/guest.tar
+		--include=$client,busybox-static,procps,e2fsprogs,iproute2,nftables,kmod,mount,$packages \
+		"$VERSION_CODENAME" $image.tmp
+	mv $image.tmp $image
 fi
 
 # 3. This tree's binaries and tests.
@@ -42,11 +54,18 @@ tree=$work/tree
 rm -rf $tree && mkdir -p $tree/davit/unit $tree/usr/lib
 cp -a bin $tree/davit/
 cp -a $work/kernel/lib/modules $tree/usr/lib/
-CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
-cp -a test $tree/davit/
+if [ $flavour = plain ]; then
+	CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
+	cp -a test $tree/davit/
+fi
 packages="plugins/runtime-native/cgroup plugins/runtime-native/native sdk/monitor/fork plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns sdk/monitor/sandbox"
 unit_pattern=.
-if [ "${1:-}" = -unit ]; then
+if [ $flavour != plain ]; then
+	packages=
+	CGO_ENABLED=0 go test -c -o $tree/davit/systemd.test ./test/systemd
+	# As it is installed, with the service.
+	make --silent install DESTDIR="$PWD/$tree" >/dev/null
+elif [ "${1:-}" = -unit ]; then
 	shift
 	packages="$*"
 	case "$packages" in *" -run "*) unit_pattern=${packages#* -run } packages=${packages%% -run *} ;; esac
@@ -101,9 +120,43 @@ echo o >/proc/sysrq-trigger
 sleep 10
 EOF
 chmod +x $tree/davit/init
-size=$((2048 + $(du -sm $tree | cut -f1) + $(du -sm $work/guest.tar | cut -f1) * 2))
+if [ $flavour != plain ]; then
+	units=$tree/etc/systemd/system
+	mkdir -p $units/multi-user.target.wants
+	cat >$units/davit-test.service <<'EOF'
+[Unit]
+Description=tests of davit
+After=dbus.socket
+Requires=dbus.socket
+[Service]
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+Environment=HOME=/root DAVIT_SYSTEMD_GUEST=1 DAVIT_TEST_PATIENCE=6
+Environment=PATH=/davit/client:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+WorkingDirectory=/davit
+ExecStart=/davit/systemd
+EOF
+	ln -s ../davit-test.service $units/multi-user.target.wants/
+	# Nobody logs in, and nothing is done by the clock.
+	for unit in serial-getty@ttyS0.service getty@tty1.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer podman-auto-update.timer podman-auto-update.service podman-restart.service podman.service podman.socket e2scrub_reap.service docker.service docker.socket containerd.service; do
+		ln -s /dev/null $units/$unit
+	done
+	cat >$tree/davit/systemd <<'EOF'
+#!/bin/sh
+for m in overlay bridge veth nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_redir nft_fib_inet nf_conntrack; do modprobe $m 2>/dev/null; done
+echo "guest: $(uname -r), cgroup $(stat -fc %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
+status=0
+eval "timeout 1200 /davit/systemd.test -test.timeout 19m -test.v $(cat /davit/arguments | sed 's/-run/-test.run/')" || status=1
+echo "VM RESULT $status"
+sync
+echo o >/proc/sysrq-trigger
+EOF
+	chmod +x $tree/davit/systemd
+fi
+size=$((2048 + $(du -sm $tree | cut -f1) + $(du -sm $image | cut -f1) * 2))
 rm -rf $work/root && mkdir $work/root
-tar -C $work/root -xf $work/guest.tar
+tar -C $work/root -xf $image
 cp -a $tree/. $work/root/
 rm -f $work/disk.img
 mke2fs -q -t ext4 -d $work/root $work/disk.img ${size}M
@@ -128,15 +181,19 @@ until /bin/busybox mount -t ext4 /dev/vda /new 2>/dev/null; do
   n=$((n+1)); [ $n -lt 100 ] || { echo "no disk"; /bin/busybox poweroff -f; }
   /bin/busybox usleep 50000
 done
-exec /bin/busybox switch_root /new /davit/init
+exec /bin/busybox switch_root /new INIT
 EOF
+sed -i "s|INIT|$init|" $work/initramfs/init
 chmod +x $work/initramfs/init
 (cd $work/initramfs && find . | cpio -o -H newc --quiet) >$work/initramfs.cpio
+
+controllers=cgroup_no_v1=all
+[ $flavour != systemd-v1 ] || controllers=systemd.unified_cgroup_hierarchy=0
 
 # 5. Run, and judge by the line the guest prints at its end.
 qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
 	-bios qboot.rom -nic none -display none -no-reboot -serial stdio -monitor none \
 	-kernel $work/kernel/boot/vmlinuz-"$release" -initrd $work/initramfs.cpio \
-	-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all mitigations=off" \
+	-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on $controllers mitigations=off" \
 	-drive file=$work/disk.img,if=virtio,format=raw,cache=unsafe </dev/null | tee $work/console.log
 grep -q '^VM RESULT 0' $work/console.log
