@@ -265,6 +265,8 @@ func TestVolumesPruneAndUsage(t *testing.T) {
 			c.ok("volume", "create", "--label", "keep=yes", "named")
 			c.background("box", "-v", "used:/u", "-v", "/anonymous", "busybox", "sleep", "600")
 			c.ok("exec", c.own("box"), "sh", "-c", "head -c 5000 /dev/zero > /u/a; ln /u/a /u/b; mkdir /u/d")
+			c.ok("run", "--rm", "-v", "used:/u", "-v", "/gone", "busybox", "touch", "/gone/x")
+			c.equal(strconv.Itoa(len(strings.Fields(c.ok("volume", "ls", "-q")))), "3")
 			anonymous := c.ok("volume", "create")
 			c.equal(c.ok("volume", "ls", "-q", "-f", "dangling=true", "-f", "name=named"), "named")
 			c.contains(c.ok("volume", "ls", "-q", "-f", "label=com.docker.volume.anonymous"), anonymous)

@@ -58,7 +58,7 @@ if [ $flavour = plain ]; then
 	CGO_ENABLED=0 go test -c -o $tree/davit/e2e.test ./test/e2e
 	cp -a test $tree/davit/
 fi
-packages="plugins/runtime-native/cgroup plugins/runtime-native/native sdk/monitor/fork plugins/storage-overlay/overlay plugins/volume-local/local plugins/network-bridge/bridge core/rootfs core/netns sdk/monitor/sandbox"
+packages="plugins/runtime-native/cgroup plugins/runtime-native/native sdk/monitor/fork plugins/storage-overlay/overlay plugins/volume-local/local plugins/volume-local/fsmount sdk/treecopy plugins/network-bridge/bridge core/rootfs core/netns sdk/monitor/sandbox"
 unit_pattern=.
 if [ $flavour != plain ]; then
 	packages=
