@@ -22,7 +22,8 @@ type Container struct {
 	record  Record
 	changed chan struct{} // closed and replaced at every change
 	exits   int           // how often it has ended, since the engine started
-	gone    bool
+	gone    bool          // the record is
+	told    bool          // those who await that
 
 	operation chan struct{} // holds one token: lifecycle operations take turns
 	store     *Store
@@ -197,8 +198,23 @@ func (c *Container) signal() {
 	c.changed = make(chan struct{})
 }
 
-// Delete removes the record durably; its name is free when it returns.
-func (c *Container) Delete() error {
+// Delete removes the record durably; its name is free when it returns. Who awaits
+// the removal hears of it after what else goes with the container is gone: then.
+func (c *Container) Delete(then ...func()) error {
+	if err := c.forget(); err != nil {
+		return err
+	}
+	for _, fn := range then {
+		fn()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = true
+	c.signal()
+	return nil
+}
+
+func (c *Container) forget() error {
 	// Held to the end: an update in between would write the record again.
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,15 +223,14 @@ func (c *Container) Delete() error {
 	}
 	s := c.store
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.byID, c.ID)
 	for name, id := range s.names {
 		if id == c.ID {
 			delete(s.names, name)
 		}
 	}
-	s.mu.Unlock()
 	c.gone = true
-	c.signal()
 	return nil
 }
 
@@ -252,7 +267,7 @@ func (c *Container) Now() Moment {
 func (c *Container) Await(ctx context.Context, m Moment, done func(r Record, ended, removed bool) bool) (Record, error) {
 	for {
 		c.mu.Lock()
-		record, ended, removed, changed := c.record, c.exits > m.exits, c.gone, c.changed
+		record, ended, removed, changed := c.record, c.exits > m.exits, c.told, c.changed
 		c.mu.Unlock()
 		if done(record, ended, removed) {
 			return record, nil

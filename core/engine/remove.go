@@ -69,7 +69,12 @@ func (e *Engine) remove(ctx context.Context, c *container.Container, volumes boo
 	r := c.Record()
 	err := e.keepVolumes(r, volumes)
 	if err == nil {
-		err = c.Delete()
+		// Who waits for the end of a container with --rm finds its volumes gone, too.
+		err = c.Delete(func() {
+			if volumes {
+				e.removeAnonymous(ctx, r)
+			}
+		})
 	}
 	if err != nil {
 		_ = c.UpdateVolatile(func(r *container.Record) (err error) {
@@ -79,9 +84,6 @@ func (e *Engine) remove(ctx context.Context, c *container.Container, volumes boo
 		return err
 	}
 	e.containerEvent(r, events.ActionDestroy, nil)
-	if volumes {
-		e.removeAnonymous(ctx, r)
-	}
 	e.inBackground(func(ctx context.Context) { e.clean(ctx, r) })
 	return nil
 }
@@ -120,6 +122,9 @@ func (e *Engine) clean(ctx context.Context, r container.Record) {
 // removeAnonymous removes the container's anonymous volumes that no other
 // container uses.
 func (e *Engine) removeAnonymous(ctx context.Context, r container.Record) {
+	// Also when the caller has left: the container is gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
 	for _, m := range r.Mounts {
 		if !m.Anonymous {
 			continue
