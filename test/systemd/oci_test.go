@@ -84,18 +84,18 @@ func TestOCI(t *testing.T) {
 		s.Annotations = map[string]string{"org.systemd.property.TimeoutStopSec": "11"}
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(64 << 20))}
 		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(55))}
-		s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(33333)), Period: ptr(uint64(100000)), Cpus: "0"}
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(35000)), Period: ptr(uint64(100000)), Cpus: "0"}
 	})
 	oci(t, "run", "--detach", "--bundle", dir, "one")
 	t.Cleanup(func() { _, _ = output(t, "davit-oci", "--systemd-cgroup", "delete", "--force", "one") })
 	memory, shares, quota := "MemoryMax", "CPUWeight", "cpu.max"
-	weight, exact := "59", "33333 100000"
+	weight, exact := "59", "35000 100000"
 	if !unified() {
-		memory, shares, weight, quota, exact = "MemoryLimit", "CPUShares", "512", "cpu.cfs_quota_us", "33333"
+		memory, shares, weight, quota, exact = "MemoryLimit", "CPUShares", "512", "cpu.cfs_quota_us", "35000"
 	}
 	known := map[string]string{
 		"ActiveState": "active", "Slice": "system.slice", "Delegate": "yes", "TimeoutStopUSec": "11s", "DefaultDependencies": "no",
-		memory: "67108864", "TasksMax": "55", shares: weight, "CPUQuotaPerSecUSec": "340ms",
+		memory: "67108864", "TasksMax": "55", shares: weight, "CPUQuotaPerSecUSec": "350ms",
 	}
 	if unified() {
 		known["AllowedCPUs"] = "0"

@@ -121,12 +121,17 @@ func TestService(t *testing.T) {
 	gone(t, unit)
 
 	must(t, "systemctl", "stop", "davitd")
-	gone(t, "davit-monitors.scope")
+	if unified() { // hierarchies of v1 that are not systemd's keep an empty group
+		gone(t, "davit-monitors.scope")
+	}
 }
 
 // TestOOM: that the kernel killed a container for want of memory is known though
 // systemd removes its cgroup at once.
 func TestOOM(t *testing.T) {
+	if !unified() {
+		t.Skip("cgroup v1 counts only in the group itself, which may be gone")
+	}
 	must(t, "systemctl", "start", "davitd")
 	must(t, "davit", "import", archive(t), "busybox")
 	for range 5 {

@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -35,6 +33,7 @@ type server struct {
 	log    *logFile
 	init   *process
 	pidfd  int
+	oom    oomWatch
 	trace  *monitor.Trace // of the creation; nil unless one is wanted
 
 	mu    sync.Mutex
@@ -136,6 +135,7 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 	if s.log, err = openLog(s.config.Streams.Log); err != nil {
 		return nil, nil, fmt.Errorf("opening the log: %w", err)
 	}
+	s.oom = newOOMWatch(s.config.OOMFile)
 	s.reaper = newReaper()
 	s.trace.Done("monitor: log and signals")
 	init, ended, err := s.makeInit()
@@ -164,7 +164,7 @@ func (s *server) makeInit() (*process, <-chan unix.WaitStatus, error) {
 
 // waitInit acts on the end of the container's init.
 func (s *server) waitInit(status unix.WaitStatus) {
-	s.init.finish(status, s.oomKilled())
+	s.init.finish(status, s.oom.killed(exitCode(status)))
 	s.init.streams.end(lateOutput)
 	close(s.init.drained)
 	// With the pid namespace its other processes are dead, too; their ends arrive.
@@ -180,24 +180,6 @@ func (s *server) waitInit(status unix.WaitStatus) {
 		case <-time.After(lateOutput):
 		}
 	}
-}
-
-// oomKilled reads the kernel's count of processes killed in the cgroup.
-func (s *server) oomKilled() bool {
-	if s.config.OOMFile == "" {
-		return false
-	}
-	body, err := os.ReadFile(s.config.OOMFile)
-	if err != nil {
-		return false
-	}
-	for line := range bytes.Lines(body) {
-		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
-			n, err := strconv.ParseUint(string(count), 10, 64)
-			return err == nil && n > 0
-		}
-	}
-	return false
 }
 
 func (s *server) waitConnections() {
