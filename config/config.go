@@ -30,6 +30,7 @@ type Config struct {
 	LogLevel     string   `toml:"log_level"`
 	CgroupDriver string   `toml:"cgroup_driver"` // CgroupFS or Systemd
 	CgroupParent string   `toml:"cgroup_parent"` // empty: see Parent
+	Experimental bool     `toml:"experimental"`
 	Init         bool     `toml:"init"`
 	InitPath     string   `toml:"init_path"`
 

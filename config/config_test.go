@@ -50,6 +50,7 @@ group = "g"
 log_level = "debug"
 cgroup_driver = "systemd"
 cgroup_parent = "x-y.slice"
+experimental = true
 init = true
 init_path = "/i"
 cdi_spec_dirs = ["/c"]
@@ -82,7 +83,7 @@ insecure = true
 	}
 	want := Config{
 		Root: "/r", Run: "/s", Listen: []string{"unix:///x.sock", "fd://"}, Group: "g", LogLevel: "debug", CgroupDriver: Systemd, CgroupParent: "x-y.slice",
-		Init: true, InitPath: "/i", UsernsRemap: "100000-165535", CDISpecDirs: []string{"/c"},
+		Experimental: true, Init: true, InitPath: "/i", UsernsRemap: "100000-165535", CDISpecDirs: []string{"/c"},
 		Defaults: Defaults{Storage: "btrfs", Network: "bridge", Runtime: "native", Volume: "local"},
 		Plugins: Plugins{
 			Dirs: []string{"/p"}, StartTimeout: Duration(90 * time.Second), CallTimeout: Duration(time.Hour),

@@ -71,6 +71,7 @@ func root(a *app) *cobra.Command {
 		group("container", "Manage containers", append(containerCommands(a), renamed(psCommand(a), "ls", "list", "ps"), containerPrune(a))...),
 		group("image", "Manage images", append(imageSubcommands(a), imagePrune(a))...),
 		group("network", "Manage networks", networkCommands(a)...),
+		group("checkpoint", "Manage checkpoints", checkpointCommands(a)...),
 		group("volume", "Manage volumes", volumeCommands(a)...),
 		group("plugin", "Look at driver plugins", pluginCommands(a)...),
 		group("system", "Manage davit", append([]*cobra.Command{infoCommand(a), eventsCommand(a)}, dfCommand(a), systemPrune(a))...),

@@ -183,12 +183,21 @@ func startCommand(a *app) *cobra.Command {
 	var attach, interactive bool
 	var keys string
 	var proxy bool
+	var o client.ContainerStartOptions
 	cmd := &cobra.Command{
 		Use: "start [OPTIONS] CONTAINER [CONTAINER...]", Short: "Start one or more stopped containers", Args: atLeast(1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
+			if o.CheckpointID != "" {
+				switch {
+				case attach || interactive:
+					return &status{1, "you cannot attach to a container that starts from a checkpoint"}
+				case len(args) > 1:
+					return &status{1, "you cannot restore multiple containers at once"}
+				}
+			}
 			if !attach && !interactive {
 				return a.each(cmd, args, func(ctx context.Context, api *client.Client, name string) error {
-					_, err := api.ContainerStart(ctx, name, client.ContainerStartOptions{})
+					_, err := api.ContainerStart(ctx, name, o)
 					if err == nil {
 						a.say(name)
 					}
@@ -214,6 +223,8 @@ func startCommand(a *app) *cobra.Command {
 			return exitWith(code)
 		}),
 	}
+	cmd.Flags().StringVar(&o.CheckpointID, "checkpoint", "", "Restore from this checkpoint")
+	cmd.Flags().StringVar(&o.CheckpointDir, "checkpoint-dir", "", "Use a custom checkpoint storage directory")
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach container's STDIN")
 	cmd.Flags().StringVar(&keys, "detach-keys", "", "Override the key sequence for detaching a container")

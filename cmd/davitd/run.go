@@ -107,7 +107,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	core, err := engine.New(engine.Options{
-		ID: id, Root: c.Root, Run: c.Run, CgroupDriver: c.CgroupDriver, CgroupParent: c.Parent(), Version: config.Version,
+		ID: id, Root: c.Root, Run: c.Run, CgroupDriver: c.CgroupDriver, CgroupParent: c.Parent(), Version: config.Version, Experimental: c.Experimental,
 		Remap: remap, Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
 		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,
@@ -115,7 +115,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := listen(ctx, c, api.New(api.Options{Backend: core, Log: log, Version: config.Version}), log)
+	server, err := listen(ctx, c, api.New(api.Options{Backend: core, Log: log, Version: config.Version, Experimental: c.Experimental}), log)
 	if err != nil {
 		return err
 	}

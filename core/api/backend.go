@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/moby/moby/api/types/checkpoint"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -33,7 +34,10 @@ type Backend interface {
 // Containers are the container operations.
 type Containers interface {
 	ContainerCreate(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error)
-	ContainerStart(ctx context.Context, name string) (started bool, err error)
+	ContainerStart(ctx context.Context, name string, o StartOptions) (started bool, err error)
+	ContainerCheckpoint(ctx context.Context, name string, o checkpoint.CreateRequest) error
+	ContainerCheckpoints(ctx context.Context, name, dir string) ([]checkpoint.Summary, error)
+	ContainerCheckpointRemove(ctx context.Context, name, id, dir string) error
 	ContainerStop(ctx context.Context, name string, o StopOptions) (stopped bool, err error)
 	ContainerRestart(ctx context.Context, name string, o StopOptions) error
 	ContainerKill(ctx context.Context, name, signal string) error
@@ -130,6 +134,7 @@ type (
 	Progress               = backend.Progress
 	Session                = backend.Session
 	LogStream              = backend.LogStream
+	StartOptions           = backend.StartOptions
 	StopOptions            = backend.StopOptions
 	ContainerListOptions   = backend.ContainerListOptions
 	ContainerRemoveOptions = backend.ContainerRemoveOptions

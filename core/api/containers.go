@@ -129,10 +129,11 @@ func done(w http.ResponseWriter, changed bool, err error) error {
 }
 
 func (s *server) containerStart(w http.ResponseWriter, r *http.Request) error {
-	if r.URL.Query().Get("checkpoint") != "" {
-		return errdefs.ErrNotImplemented.WithMessage("davit does not start containers from checkpoints yet")
+	o := StartOptions{Checkpoint: r.URL.Query().Get("checkpoint"), CheckpointDir: r.URL.Query().Get("checkpoint-dir")}
+	if o.Checkpoint != "" && !s.Experimental {
+		return errdefs.ErrInvalidArgument.WithMessage("checkpoint is only supported in experimental mode")
 	}
-	started, err := s.Backend.ContainerStart(r.Context(), r.PathValue("name"))
+	started, err := s.Backend.ContainerStart(r.Context(), r.PathValue("name"), o)
 	return done(w, started, err)
 }
 

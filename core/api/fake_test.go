@@ -49,7 +49,9 @@ func (f fake) ContainerCreate(_ context.Context, name, platform string, req cont
 	return f.create(name, platform, req)
 }
 
-func (f fake) ContainerStart(_ context.Context, name string) (bool, error) { return f.start(name) }
+func (f fake) ContainerStart(_ context.Context, name string, _ StartOptions) (bool, error) {
+	return f.start(name)
+}
 
 func (f fake) ContainerStop(_ context.Context, name string, o StopOptions) (bool, error) {
 	return f.stop(name, o)

@@ -13,8 +13,7 @@ var missing = []string{
 	"POST /build", "POST /build/prune", "POST /build/cancel", "POST /commit", "POST /auth", "POST /session", "POST /grpc",
 	"GET /distribution/", "GET /images/search", "GET /containers/{name}/attach/ws",
 	"/swarm", "/swarm/", "/nodes", "/nodes/", "/services", "/services/", "/tasks", "/tasks/", "/secrets", "/secrets/", "/configs", "/configs/",
-	"/plugins", "/plugins/", "GET /containers/{name}/checkpoints", "POST /containers/{name}/checkpoints",
-	"DELETE /containers/{name}/checkpoints/{id}",
+	"/plugins", "/plugins/",
 }
 
 func (s *server) missingRoutes() {

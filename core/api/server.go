@@ -26,6 +26,8 @@ type Options struct {
 	Backend Backend
 	Log     *slog.Logger
 	Version string // of davit, for the Server header
+	// Experimental serves what Docker calls so.
+	Experimental bool
 }
 
 type server struct {
@@ -42,6 +44,7 @@ func New(o Options) http.Handler {
 	s.imageRoutes()
 	s.networkRoutes()
 	s.volumeRoutes()
+	s.checkpointRoutes()
 	s.missingRoutes()
 	return s
 }
@@ -68,7 +71,7 @@ type versionKey struct{}
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head := w.Header()
 	head.Set("Api-Version", maxVersion)
-	head.Set("Docker-Experimental", "false")
+	head.Set("Docker-Experimental", strconv.FormatBool(s.Experimental))
 	head.Set("Ostype", "linux")
 	head.Set("Server", "davit/"+s.Version+" (linux)")
 	tracked := &response{ResponseWriter: w}

@@ -176,15 +176,19 @@ func TestAnUnknownRouteIsNoPage(t *testing.T) {
 
 // A client that asks for the state of a checkpoint must not get a fresh program.
 func TestACheckpointIsNotPassedOver(t *testing.T) {
-	refused(t, ask(t, fake{}, "POST", "/containers/web/start?checkpoint=one", ""), http.StatusNotImplemented, "davit does not start containers from checkpoints yet")
+	refused(t, ask(t, fake{}, "POST", "/containers/web/start?checkpoint=one", ""), http.StatusBadRequest, "checkpoint is only supported in experimental mode")
+	for _, request := range []string{"GET /containers/web/checkpoints", "POST /containers/web/checkpoints", "DELETE /containers/web/checkpoints/one"} {
+		method, path, _ := strings.Cut(request, " ")
+		refused(t, ask(t, fake{}, method, path, ""), http.StatusNotImplemented, "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it.")
+	}
 }
 
 func TestWhatIsMissingSaysSoByName(t *testing.T) {
 	for _, request := range []string{
 		"POST /build", "POST /build/prune", "POST /commit", "POST /auth", "POST /session", "GET /distribution/docker.io/library/alpine/json",
 		"GET /images/search", "GET /containers/web/attach/ws", "GET /swarm", "POST /swarm/init", "GET /nodes", "GET /services/web",
-		"GET /tasks", "GET /secrets", "POST /configs/create", "GET /plugins", "GET /plugins/x/json", "GET /containers/web/checkpoints",
-		"POST /containers/web/checkpoints", "DELETE /containers/web/checkpoints/one", "POST /images/alpine/push", "GET /images/alpine/nosuch",
+		"GET /tasks", "GET /secrets", "POST /configs/create", "GET /plugins", "GET /plugins/x/json",
+		"POST /images/alpine/push", "GET /images/alpine/nosuch",
 	} {
 		t.Run(request, func(t *testing.T) {
 			method, path, _ := strings.Cut(request, " ")

@@ -34,6 +34,12 @@ type LogStream interface {
 	Copy(ctx context.Context, out io.Writer) error
 }
 
+// StartOptions say how to start.
+type StartOptions struct {
+	Checkpoint    string // its name; empty: a new process
+	CheckpointDir string // that it is in; empty: the container's own
+}
+
 // StopOptions say how to stop.
 type StopOptions struct {
 	Signal  string // empty: the container's

@@ -34,6 +34,7 @@ type Options struct {
 	CgroupDriver string
 	CgroupParent string
 	Version      string
+	Experimental bool
 	Init         bool   // containers have an init unless they say otherwise
 	InitPath     string // the program that is it; empty: there is none
 	CDI          cdi.Devices

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/sdk/runtime"
 )
@@ -201,7 +202,7 @@ func (e *Engine) restartAfter(ctx context.Context, c *container.Container, pause
 	if err := c.UpdateVolatile(func(r *container.Record) error { r.RestartCount++; return nil }); err != nil {
 		return
 	}
-	if err := e.start(ctx, c); err != nil {
+	if err := e.start(ctx, c, backend.StartOptions{}); err != nil {
 		e.Log.Warn("restarting a container", "container", c.Record().Name, "error", err)
 		if r := c.Record(); shouldRestart(r, r.ExitCode) && !r.Stopped && ctx.Err() == nil {
 			if err := c.Update(func(r *container.Record) (err error) {

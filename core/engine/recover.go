@@ -228,7 +228,7 @@ func (e *Engine) sweep(ctx context.Context) {
 	for _, c := range e.containers.All() {
 		known[c.ID] = true
 	}
-	err := errors.Join(e.sweepDrivers(ctx, known), e.Volumes.Sweep(ctx, func(id string) bool { return known[id] }, e.volumeUsers))
+	err := errors.Join(e.sweepDrivers(ctx, known), e.Volumes.Sweep(ctx, func(id string) bool { return known[id] }, e.volumeUsers), e.sweepCheckpoints())
 	if err != nil {
 		e.Log.Error("removing what belongs to no container", "error", err)
 	}

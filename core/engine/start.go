@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/resolvconf"
@@ -29,7 +30,7 @@ const (
 )
 
 // ContainerStart starts a container; started is false if it runs already.
-func (e *Engine) ContainerStart(ctx context.Context, name string) (started bool, err error) {
+func (e *Engine) ContainerStart(ctx context.Context, name string, o backend.StartOptions) (started bool, err error) {
 	c, err := e.find(ctx, name)
 	if err != nil {
 		return false, err
@@ -52,12 +53,12 @@ func (e *Engine) ContainerStart(ctx context.Context, name string) (started bool,
 	if err := c.UpdateVolatile(func(r *container.Record) error { r.Stopped, r.RestartCount = false, 0; return nil }); err != nil {
 		return false, err
 	}
-	return true, e.start(ctx, c)
+	return true, e.start(ctx, c, o)
 }
 
 // start brings a container that is not running to execve. The caller holds its
 // turn. Whatever fails, all that was made before is undone.
-func (e *Engine) start(ctx context.Context, c *container.Container) (err error) {
+func (e *Engine) start(ctx context.Context, c *container.Container, o backend.StartOptions) (err error) {
 	r := c.Record()
 	var u undo
 	defer func() {
@@ -105,10 +106,14 @@ func (e *Engine) start(ctx context.Context, c *container.Container) (err error) 
 		endpoints, err := e.attachNetworks(ctx, r, plan.netns, &networkUndo)
 		attached <- networks{endpoints, err}
 	}
-	if !plan.ownNetns {
+	switch {
+	case plan.ownNetns:
+	case o.Checkpoint != "":
+		attach() // what is restored may have its address already
+	default:
 		go attach()
 	}
-	process, err := driver.Create(ctx, plan.create)
+	process, err := e.createRuntime(ctx, r, driver, plan.create, o)
 	if err == nil {
 		u.add(func(ctx context.Context) error {
 			_, err := driver.Delete(ctx, r.ID, "", true)
@@ -126,7 +131,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) (err error) 
 			attached <- networks{}
 		}
 	}
-	if err != nil {
+	if err != nil && o.Checkpoint == "" {
 		err = createError(err)
 	}
 	network := <-attached

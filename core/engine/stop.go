@@ -201,7 +201,7 @@ func (e *Engine) ContainerRestart(ctx context.Context, name string, o backend.St
 			return err
 		}
 	}
-	if _, err := e.ContainerStart(ctx, c.ID); err != nil {
+	if _, err := e.ContainerStart(ctx, c.ID, backend.StartOptions{}); err != nil {
 		return err
 	}
 	if autoRemove {

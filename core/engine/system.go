@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +41,8 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 		LiveRestoreEnabled: true, SystemTime: time.Now().Format(time.RFC3339Nano), NGoroutines: runtime.NumGoroutine(),
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true, IPv4Forwarding: true,
 		RegistryConfig: &registry.ServiceConfig{IndexConfigs: map[string]*registry.IndexInfo{}}, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
-		Plugins: system.PluginsInfo{Log: []string{"json-file", "none"}}, Labels: []string{}, Warnings: []string{},
+		ExperimentalBuild: e.Experimental,
+		Plugins:           system.PluginsInfo{Log: []string{"json-file", "none"}}, Labels: []string{}, Warnings: []string{},
 	}
 	if cgroupVersion() == "1" {
 		info.OomKillDisable = true
@@ -101,11 +103,11 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 // SystemVersion describes the engine's version.
 func (e *Engine) SystemVersion(context.Context) (system.VersionResponse, error) {
 	response := system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "davit"}, Version: e.Version, APIVersion: APIVersion, MinAPIVersion: MinAPIVersion,
+		Platform: system.PlatformInfo{Name: "davit"}, Version: e.Version, APIVersion: APIVersion, Experimental: e.Experimental, MinAPIVersion: MinAPIVersion,
 		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
 		Components: []system.ComponentVersion{{Name: "Engine", Version: e.Version, Details: map[string]string{
 			"ApiVersion": APIVersion, "MinAPIVersion": MinAPIVersion, "Os": runtime.GOOS, "Arch": runtime.GOARCH, "GoVersion": runtime.Version(),
-			"KernelVersion": kernelVersion(), "Experimental": "false", "GitCommit": "", "BuildTime": "",
+			"KernelVersion": kernelVersion(), "Experimental": strconv.FormatBool(e.Experimental), "GitCommit": "", "BuildTime": "",
 		}}},
 	}
 	for _, status := range e.Drivers.List() {
