@@ -65,7 +65,8 @@ func cleanUp(e *private.Engine) error {
 	return errors.Join(removeAll(ctx, e), e.Close(ctx), e.RemoveHostState())
 }
 
-// removeAll removes the engine's containers and answers what is left of them.
+// removeAll removes the engine's containers and networks, and answers what is left of
+// them.
 func removeAll(ctx context.Context, e *private.Engine) error {
 	ids, err := e.Command(ctx, "davit", "ps", "-aq").Output()
 	if err != nil {
@@ -75,6 +76,10 @@ func removeAll(ctx context.Context, e *private.Engine) error {
 		if out, err := e.Command(ctx, "davit", append([]string{"rm", "-fv"}, list...)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("removing containers: %w\n%s", err, out)
 		}
+	}
+	// Bridges would outlive the engine.
+	if out, err := e.Command(ctx, "davit", "network", "prune", "-f").CombinedOutput(); err != nil {
+		return fmt.Errorf("removing networks: %w\n%s", err, out)
 	}
 	leaks, err := e.SettledLeaks(ctx)
 	if err != nil {
