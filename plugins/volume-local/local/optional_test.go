@@ -148,7 +148,11 @@ func quotaRoot(t *testing.T) string {
 	if out, err := exec.Command("mount", "-o", "loop,prjquota", disk, root).CombinedOutput(); err != nil {
 		t.Skipf("the kernel has no quotas for ext4 (CONFIG_QFMT_V2): %s", out)
 	}
-	t.Cleanup(func() { run(t, "umount", root) })
+	t.Cleanup(func() {
+		if err := fsmount.Unmount(root); err != nil {
+			t.Error(err)
+		}
+	})
 	return root
 }
 
