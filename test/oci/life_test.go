@@ -136,7 +136,6 @@ func TestBadBundles(t *testing.T) {
 	r.refuse(1, "ociVersion", "create", "--bundle", r.bundle(forever, func(s *specs.Spec) { s.Version = "7.0.0" }), id)
 	r.refuse(1, "cannot allocate tty", "create", "--bundle", r.bundle(forever, func(s *specs.Spec) { s.Process.Terminal = true }), id)
 	r.refuse(1, "cannot use console socket", "create", "--console-socket", "/nowhere", "--bundle", r.bundle(forever), id)
-	r.refuse(1, "--no-pivot is not supported", "create", "--no-pivot", "--bundle", r.bundle(forever), id)
 	for _, bad := range []string{"a/b", "..", "", "ä", strings.Repeat("x", 300)} {
 		if got := r.run("create", "--bundle", r.bundle(forever), bad); got.code != 1 {
 			t.Errorf("ID %q: %+v", bad, got)
@@ -223,4 +222,23 @@ func TestKillAll(t *testing.T) {
 	r.must("kill", "--all", id, "KILL")
 	eventually(t, "the container stops", func() bool { return r.state(id).Status == specs.StateStopped })
 	r.must("delete", id)
+}
+
+// TestNoPivot: the container sees its own root and nothing of the host, also when
+// it enters its mount namespace anew.
+func TestNoPivot(t *testing.T) {
+	r := newRuntime(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look := "for root in / /.. /proc/1/root; do test -e $root/" + secret + " && echo seen; done; test -x /bin/busybox && echo own; "
+	script := look + "cut -d' ' -f5 /proc/self/mountinfo | head -n 1; busybox nsenter -t 1 -m busybox sh -c '" + look + "'"
+	bundle := r.bundle([]string{"busybox", "sh", "-c", script}, func(s *specs.Spec) {
+		s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
+		s.Process.Capabilities.Permitted, s.Process.Capabilities.Effective = s.Process.Capabilities.Bounding, s.Process.Capabilities.Bounding
+	})
+	if got, want := r.must("run", "--no-pivot", "--bundle", bundle, r.id+"-nopivot"), "own\n/\nown\n"; got != want {
+		t.Errorf("the container says %q, want %q", got, want)
+	}
 }

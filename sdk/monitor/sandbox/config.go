@@ -59,6 +59,9 @@ type Container struct {
 	Propagation     uintptr `json:"propagation"`
 	RootPropagation uintptr `json:"rootPropagation,omitempty"`
 	Root            []Mount `json:"root"`
+	// NoPivot moves the root filesystem over the host's root, which stays below it,
+	// where pivot_root cannot work: the host's root is a ramdisk.
+	NoPivot bool `json:"noPivot,omitempty"`
 	// Prepared is the number of mounts that the parent makes (Preparation); with
 	// PreparedRoot the first of them is the root filesystem.
 	Prepared     int      `json:"prepared,omitempty"`

@@ -61,9 +61,6 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.NoPivot {
-		return nil, errors.New("--no-pivot is not supported: the root filesystem must allow pivot_root")
-	}
 	if o.ListenFDs > 0 { // sd_listen_fds(3)
 		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(o.ListenFDs), "LISTEN_PID=1")
 	}
@@ -182,6 +179,7 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 	for _, name := range translate.UnknownCapabilities(spec.Process) {
 		c.runtime.Warn("capability %s is unknown and left out", name)
 	}
+	t.Stage.Container.NoPivot = o.NoPivot
 	t.Stage.Seccomp, t.Stage.FindFirst, t.Stage.Extra = c.Seccomp, waiting, o.PreserveFDs
 	if !o.NoNewKeyring {
 		t.Stage.Process.Keyring = "_ses." + c.ID
