@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -21,32 +22,42 @@ type path struct {
 	client, server   string
 	address          string
 	port, serverPort int
+	bare             int // the path of the same kind that nothing but the kernel is in
 }
 
-// paths makes a bare veth pair between two namespaces, to compare with, and
-// containers that are reached in every way.
+// paths makes bare veth pairs between namespaces, one direct and two with a router
+// in between, to compare with, and containers that are reached in every way.
 func (l *lab) paths() []path {
 	l.Helper()
 	one, two := l.namespace(), l.namespace()
 	l.sh("ip link add pair0 type veth peer name pair1", "ip link set pair0 netns "+one, "ip link set pair1 netns "+two)
 	l.shIn(one, "ip addr add 10.66.0.1/24 dev pair0", "ip link set pair0 up")
 	l.shIn(two, "ip addr add 10.66.0.2/24 dev pair1", "ip link set pair1 up")
+	router, three, four := l.namespace(), l.namespace(), l.namespace()
+	for i, end := range []string{three, four} {
+		subnet, inside, outside := fmt.Sprintf("10.66.%d.", i+1), fmt.Sprintf("near%d", i), fmt.Sprintf("far%d", i)
+		l.sh("ip link add "+inside+" type veth peer name "+outside, "ip link set "+inside+" netns "+router, "ip link set "+outside+" netns "+end)
+		l.shIn(router, "ip addr add "+subnet+"1/24 dev "+inside, "ip link set "+inside+" up")
+		l.shIn(end, "ip addr add "+subnet+"2/24 dev "+outside, "ip link set "+outside+" up", "ip route add default via "+subnet+"1")
+	}
+	l.shIn(router, "sysctl -qw net.ipv4.ip_forward=1")
 	l.network("n", nil)
 	server := l.container("n", "server", func(a *network.Attachment) { a.Ports = []network.Port{tcp(5201, 5202), tcp(80, 8080)} })
 	client := l.container("n", "client", nil)
 	ip4 := server.IPv4.Addr().String()
 	return []path{
-		{"bare veth pair", one, two, "10.66.0.2", 5201, 80},
-		{"container to container", client.Netns, server.Netns, ip4, 5201, 80},
-		{"container to container, IPv6", client.Netns, server.Netns, server.IPv6.Addr().String(), 5201, 80},
-		{"host to container", "", server.Netns, ip4, 5201, 80},
-		{"other host to published port", l.lan, server.Netns, host4, 5202, 8080},
-		{"other host to published port, IPv6", l.lan, server.Netns, host6, 5202, 8080},
+		{"bare veth pair", one, two, "10.66.0.2", 5201, 80, 0},
+		{"two bare veth pairs, routed", three, four, "10.66.2.2", 5201, 80, 1},
+		{"container to container", client.Netns, server.Netns, ip4, 5201, 80, 0},
+		{"container to container, IPv6", client.Netns, server.Netns, server.IPv6.Addr().String(), 5201, 80, 0},
+		{"host to container", "", server.Netns, ip4, 5201, 80, 0},
+		{"other host to published port", l.lan, server.Netns, host4, 5202, 8080, 1},
+		{"other host to published port, IPv6", l.lan, server.Netns, host6, 5202, 8080, 1},
 	}
 }
 
-// BenchmarkThroughput reports, for each path, how much of a bare veth pair's
-// throughput it has: the median of rounds that go through all paths in turn, so
+// BenchmarkThroughput reports, for each path, how much of the throughput of the
+// bare path of its kind it has: the median of rounds that go through all paths in turn, so
 // that whatever else the machine does hits all of them. `make bench` runs it.
 func BenchmarkThroughput(b *testing.B) {
 	if _, err := exec.LookPath("iperf3"); err != nil {
@@ -57,7 +68,7 @@ func BenchmarkThroughput(b *testing.B) {
 	const rounds = 7
 	bits, requests := make([][]float64, len(paths)), make([][]float64, len(paths))
 	for i, p := range paths {
-		if i < 2 { // all others have the second's server
+		if i < 3 { // all others have the third's server
 			l.serveHTTP(p.server, 80)
 		}
 	}
@@ -67,16 +78,16 @@ func BenchmarkThroughput(b *testing.B) {
 			requests[i] = append(requests[i], l.load(p))
 		}
 	}
-	// Each round is compared with the bare pair of the same round.
+	// Each round is compared with the bare path of the same round.
 	for i, p := range paths {
 		b.Run(p.name, func(b *testing.B) {
 			for b.Loop() { //nolint:revive // measured above, in turns
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(median(bits[i])/1e9, "Gbit/s")
-			b.ReportMetric(100*median(ratios(bits[i], bits[0])), "%bits")
+			b.ReportMetric(100*median(ratios(bits[i], bits[p.bare])), "%bits")
 			b.ReportMetric(median(requests[i]), "requests/s")
-			b.ReportMetric(100*median(ratios(requests[i], requests[0])), "%requests")
+			b.ReportMetric(100*median(ratios(requests[i], requests[p.bare])), "%requests")
 		})
 	}
 }
