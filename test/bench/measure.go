@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -168,20 +169,41 @@ func (t *table) memory(ctx context.Context, engines []engine, containers int) er
 			idle.samples[e.name()] = []float64{before}
 		}
 		all := systemPss()
-		var names []string
-		for i := range containers {
-			name := "bench-m" + strconv.Itoa(i)
-			names = append(names, name)
-			if err := quiet(e.command(ctx, "run", "-d", "--name", name, imageName, "/bin/sleep", "100000")); err != nil {
-				return err
-			}
+		remove, err := resident(ctx, e, containers)
+		if err == nil {
+			each.samples[e.name()] = []float64{(systemPss() - all) / float64(containers)}
 		}
-		each.samples[e.name()] = []float64{(systemPss() - all) / float64(containers)}
-		if err := quiet(e.command(ctx, append([]string{"rm", "-f"}, names...)...)); err != nil {
+		if err := errors.Join(err, remove()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// resident starts idle containers on a network that is large enough for them. They
+// are to be removed, also after an error.
+func resident(ctx context.Context, e engine, containers int) (remove func() error, err error) {
+	const network = "bench-residents"
+	var names []string
+	remove = func() error {
+		ctx := context.WithoutCancel(ctx)
+		var err error
+		if len(names) > 0 {
+			err = quiet(e.command(ctx, append([]string{"rm", "-f"}, names...)...))
+		}
+		return errors.Join(err, quiet(e.command(ctx, "network", "rm", network)))
+	}
+	if err := quiet(e.command(ctx, "network", "create", "--subnet", "10.213.0.0/20", network)); err != nil {
+		return func() error { return nil }, err
+	}
+	for i := range containers {
+		name := "bench-m" + strconv.Itoa(i)
+		if err := quiet(e.command(ctx, "run", "-d", "--network", network, "--name", name, imageName, "/bin/sleep", "100000")); err != nil {
+			return remove, err
+		}
+		names = append(names, name)
+	}
+	return remove, nil
 }
 
 // tree lists a process and its descendants.
