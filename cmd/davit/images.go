@@ -22,7 +22,8 @@ import (
 // imageCommands are those at the top; imageSubcommands those below "image".
 func imageCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		imagesCommand(a), renamed(imageRemove(a), "rmi"), pullCommand(a), tagCommand(a), historyCommand(a), loadCommand(a), saveCommand(a), importCommand(a),
+		imagesCommand(a), renamed(imageRemove(a), "rmi"), pullCommand(a), pushCommand(a), tagCommand(a), historyCommand(a), loadCommand(a), saveCommand(a), importCommand(a),
+		loginCommand(a), logoutCommand(a),
 	}
 }
 
@@ -33,7 +34,7 @@ func imageSubcommands(a *app) []*cobra.Command {
 		return inspectAll(a.out, *format, args, func(name string) (any, json.RawMessage, error) { return inspectImage(cmd.Context(), api, name) })
 	})
 	return []*cobra.Command{
-		renamed(imagesCommand(a), "ls", "list"), renamed(imageRemove(a), "rm", "remove"), pullCommand(a), tagCommand(a), historyCommand(a),
+		renamed(imagesCommand(a), "ls", "list"), renamed(imageRemove(a), "rm", "remove"), pullCommand(a), pushCommand(a), tagCommand(a), historyCommand(a),
 		loadCommand(a), saveCommand(a), importCommand(a), inspect,
 	}
 }
@@ -212,6 +213,11 @@ func (a *app) pull(ctx context.Context, api *client.Client, name string, platfor
 	if platform != nil {
 		o.Platforms = []ocispec.Platform{*platform}
 	}
+	auth, err := a.credentials(name)
+	if err != nil {
+		return err
+	}
+	o.RegistryAuth = auth
 	body, err := api.ImagePull(ctx, name, o)
 	if err != nil {
 		return err

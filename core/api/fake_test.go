@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -39,6 +40,7 @@ type fake struct {
 	archive func(name, path string) (io.ReadCloser, container.PathStat, error)
 	extract func(name, path string, o ExtractOptions, content io.Reader) error
 	pull    func(ref, platform string, auth *registry.AuthConfig, out Progress) error
+	push    func(ref string, auth *registry.AuthConfig, out Progress) error
 	imports func(o ImageImportOptions, in io.Reader, out Progress) error
 	image   func(name string) (image.InspectResponse, error)
 	save    func(names []string, out io.Writer) error
@@ -95,6 +97,17 @@ func (f fake) ContainerArchive(_ context.Context, name, path string) (io.ReadClo
 
 func (f fake) ContainerExtract(_ context.Context, name, path string, o ExtractOptions, content io.Reader) error {
 	return f.extract(name, path, o, content)
+}
+
+func (f fake) ImagePush(_ context.Context, ref string, auth *registry.AuthConfig, out Progress) error {
+	return f.push(ref, auth, out)
+}
+
+func (f fake) RegistryLogin(_ context.Context, auth *registry.AuthConfig) error {
+	if auth.Password != "right" {
+		return errdefs.ErrUnauthenticated.WithMessage("unauthorized: incorrect username or password")
+	}
+	return nil
 }
 
 func (f fake) ImagePull(_ context.Context, ref, platform string, auth *registry.AuthConfig, out Progress) error {

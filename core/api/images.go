@@ -4,12 +4,14 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
 )
 
 func (s *server) imageRoutes() {
 	s.handle("GET /images/json", s.imageList)
+	s.handle("POST /auth", s.login)
 	s.handle("POST /images/create", s.imageCreate)
 	s.handle("POST /images/prune", s.imagesPrune)
 	s.handle("POST /images/load", s.imageLoad)
@@ -56,7 +58,37 @@ func (s *server) imagePost(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusCreated)
 		return nil
 	}
+	if name, ok := strings.CutSuffix(rest, "/push"); ok {
+		return s.push(w, r, name)
+	}
 	return notImplemented(r)
+}
+
+// push sends one tag, or without one all of a repository.
+func (s *server) push(w http.ResponseWriter, r *http.Request, ref string) error {
+	if tag := r.URL.Query().Get("tag"); tag != "" {
+		ref += ":" + tag
+	}
+	if platform := r.URL.Query().Get("platform"); platform != "" {
+		return errdefs.ErrNotImplemented.WithMessage("davit does not push single platforms of an index yet")
+	}
+	auth, err := registryAuth(r)
+	if err != nil {
+		return err
+	}
+	return progressing(w, func(out Progress) error { return s.Backend.ImagePush(r.Context(), ref, auth, out) })
+}
+
+// login asks a registry whether it takes credentials, which the client keeps.
+func (s *server) login(w http.ResponseWriter, r *http.Request) error {
+	var auth registry.AuthConfig
+	if err := readJSON(r, &auth, false); err != nil {
+		return err
+	}
+	if err := s.Backend.RegistryLogin(r.Context(), &auth); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, registry.AuthResponse{Status: "Login Succeeded"})
 }
 
 func (s *server) imageRemove(w http.ResponseWriter, r *http.Request) error {

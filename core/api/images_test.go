@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -192,4 +193,38 @@ func TestSaveLooksForAllImagesFirst(t *testing.T) {
 	}
 	refused(t, ask(t, b, http.MethodGet, "/images/get?names=a&names=nosuch", ""), http.StatusNotFound, "No such image: nosuch:latest")
 	refused(t, ask(t, b, http.MethodGet, "/images/get", ""), http.StatusBadRequest, "no image names given")
+}
+
+func TestPush(t *testing.T) {
+	var got string
+	b := fake{push: func(ref string, auth *registry.AuthConfig, out Progress) error {
+		got = ref + " " + auth.Username
+		if err := out(jsonstream.Message{Status: "The push refers to repository"}); err != nil {
+			return err
+		}
+		return errdefs.ErrUnauthenticated.WithMessage("unauthorized: authentication required")
+	}}
+	header := base64.URLEncoding.EncodeToString([]byte(`{"username":"somebody"}`))
+	for path, want := range map[string]string{
+		"/images/a/push": "a somebody",
+		"/images/r.local:5000/team/app/push?tag=v1": "r.local:5000/team/app:v1 somebody",
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, nil)
+		r.Header.Set(registry.AuthHeader, header)
+		w := httptest.NewRecorder()
+		handlerOf(b).ServeHTTP(w, r)
+		if got != want || !strings.Contains(w.Body.String(), `"message":"unauthorized: authentication required"`) {
+			t.Errorf("%s pushed %q, want %q, and answered %s", path, got, want, w.Body)
+		}
+	}
+	refused(t, ask(t, b, http.MethodPost, "/images/a/push?platform={}", ""), http.StatusNotImplemented, "davit does not push single platforms of an index yet")
+}
+
+func TestLogin(t *testing.T) {
+	w := ask(t, fake{}, http.MethodPost, "/auth", `{"username":"a","password":"right"}`)
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "Login Succeeded") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	refused(t, ask(t, fake{}, http.MethodPost, "/auth", `{"password":"wrong"}`), http.StatusUnauthorized, "unauthorized: incorrect username or password")
+	refused(t, ask(t, fake{}, http.MethodPost, "/auth", `{`), http.StatusBadRequest, "invalid JSON: unexpected EOF")
 }

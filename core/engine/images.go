@@ -76,6 +76,16 @@ func (e *Engine) ImageHistory(ctx context.Context, name string) ([]mobyimage.His
 	return e.Images.History(ctx, name)
 }
 
+// ImagePush implements the API's backend.
+func (e *Engine) ImagePush(ctx context.Context, ref string, auth *registry.AuthConfig, out backend.Progress) error {
+	return e.Images.Push(ctx, ref, auth, out)
+}
+
+// RegistryLogin implements the API's backend.
+func (e *Engine) RegistryLogin(ctx context.Context, auth *registry.AuthConfig) error {
+	return e.Images.Login(ctx, auth)
+}
+
 // ImagePull implements the API's backend.
 func (e *Engine) ImagePull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out backend.Progress) error {
 	return e.Images.Pull(ctx, ref, platform, auth, out)

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -56,7 +55,7 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *registry.A
 	}
 	defer done()
 	p := &pull{Store: s, named: named, matcher: matcher, out: newProgress(out)}
-	if err := p.connect(auth); err != nil {
+	if p.repository, p.options, err = s.remoteRepository(named, auth); err != nil {
 		return err
 	}
 	return p.run(ctx)
@@ -70,29 +69,6 @@ type pull struct {
 	repository name.Repository
 	options    []remote.Option
 	out        *progress
-}
-
-// connect prepares the way to the registry; nothing is asked yet.
-func (p *pull) connect(auth *registry.AuthConfig) error {
-	domain := reference.Domain(p.named)
-	var how []name.Option
-	if slices.Contains(p.Insecure, domain) {
-		how = append(how, name.Insecure)
-	}
-	repository, err := name.NewRepository(p.named.Name(), how...)
-	if err != nil {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	p.repository = repository
-	credentials := authn.Anonymous
-	if auth != nil {
-		credentials = authn.FromConfig(authn.AuthConfig{
-			Username: auth.Username, Password: auth.Password, Auth: auth.Auth,
-			IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
-		})
-	}
-	p.options = []remote.Option{remote.WithAuth(credentials), remote.WithUserAgent("davit")}
-	return nil
 }
 
 func (p *pull) run(ctx context.Context) error {
@@ -204,6 +180,7 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, img v1.Image) er
 	if err := p.write(ctx, d, p.out.meter(short(d.Digest), "Downloading", d.Size, body)); err != nil {
 		return fmt.Errorf("fetching layer %s: %w", d.Digest, err)
 	}
+	p.comesFrom(ctx, d.Digest, p.repository.RegistryStr(), p.repository.RepositoryStr())
 	p.out.say(short(d.Digest), "Download complete")
 	return nil
 }

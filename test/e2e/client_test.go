@@ -22,6 +22,7 @@ type client struct {
 	name   string // "docker" or "davit"
 	engine *private.Engine
 	input  string
+	env    []string
 	prefix string // makes names of this test its own
 }
 
@@ -66,6 +67,9 @@ func (c *client) run(args ...string) result {
 	cmd := c.engine.Command(ctx, c.name, args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if c.env != nil {
+		cmd.Env = append(cmd.Environ(), c.env...)
+	}
 	if c.input != "" {
 		cmd.Stdin = strings.NewReader(c.input)
 	}
