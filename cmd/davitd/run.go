@@ -17,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/config"
 	"github.com/davit-engine/davit/core/api"
+	"github.com/davit-engine/davit/core/apparmor"
 	"github.com/davit-engine/davit/core/cdi"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/engine"
@@ -47,6 +48,19 @@ func checkSystemd(c config.Config) error {
 		return fmt.Errorf("cgroup_driver = %q: no systemd is running here: %w", c.CgroupDriver, err)
 	}
 	return nil
+}
+
+// defaultProfile loads the AppArmor profile of containers that name none and answers
+// its name; empty where there is nothing that would enforce or load it.
+func defaultProfile(ctx context.Context, log *slog.Logger) string {
+	if !apparmor.Enabled() {
+		return ""
+	}
+	if err := apparmor.Load(ctx); err != nil {
+		log.Warn("containers have no AppArmor profile unless they name one", "error", err)
+		return ""
+	}
+	return apparmor.Default
 }
 
 // run is the engine's life, in this order: state, API, plugins, recovery. The API
@@ -107,7 +121,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	core, err := engine.New(engine.Options{
-		ID: id, Root: c.Root, Run: c.Run, CgroupDriver: c.CgroupDriver, CgroupParent: c.Parent(), Version: config.Version, Experimental: c.Experimental,
+		ID: id, Root: c.Root, Run: c.Run, CgroupDriver: c.CgroupDriver, CgroupParent: c.Parent(), AppArmor: defaultProfile(ctx, log), Version: config.Version, Experimental: c.Experimental,
 		Remap: remap, Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
 		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,

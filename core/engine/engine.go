@@ -33,6 +33,7 @@ type Options struct {
 	// CgroupParent a path or, with systemd, a slice.
 	CgroupDriver string
 	CgroupParent string
+	AppArmor     string // profile of containers that name none; empty: they have none
 	Version      string
 	Experimental bool
 	Init         bool   // containers have an init unless they say otherwise

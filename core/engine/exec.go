@@ -234,7 +234,7 @@ type execSession struct {
 
 // execProcess builds the OCI process of an exec.
 func (e *Engine) execProcess(r container.Record, ex *execution) (json.RawMessage, error) {
-	in := spec.ExecInput{Config: r.Config, HostConfig: r.HostConfig, Request: ex.request}
+	in := spec.ExecInput{Config: r.Config, HostConfig: r.HostConfig, Request: ex.request, AppArmor: e.AppArmor}
 	err := rootfs.Running(r.PID, r.ID, func(v *rootfs.View) error {
 		in.Passwd, _ = v.ReadFile("/etc/passwd")
 		in.Group, _ = v.ReadFile("/etc/group")

@@ -19,6 +19,7 @@ import (
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/spec"
 	sdknetwork "github.com/davit-engine/davit/sdk/network"
 )
 
@@ -36,7 +37,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, name string, size bool) (
 		State: inspectState(r), Image: r.Image, Name: "/" + r.Name, RestartCount: r.RestartCount,
 		ResolvConfPath: filepath.Join(dir, "resolv.conf"), HostnamePath: filepath.Join(dir, "hostname"), HostsPath: filepath.Join(dir, "hosts"),
 		Driver: r.StorageDriver, Platform: r.Platform, ExecIDs: e.execs.of(r.ID),
-		HostConfig: r.HostConfig, Config: r.Config, Mounts: mountPoints(r),
+		HostConfig: r.HostConfig, Config: r.Config, Mounts: mountPoints(r), AppArmorProfile: spec.AppArmorProfile(r.HostConfig, e.AppArmor),
 		GraphDriver:     &storage.DriverData{Name: r.StorageDriver, Data: map[string]string{"Snapshot": r.Snapshot}},
 		NetworkSettings: networkSettings(r),
 	}

@@ -205,7 +205,7 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 	}
 	in := spec.Input{
 		ID: r.ID, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname, Config: r.Config, HostConfig: r.HostConfig,
-		CgroupPath: e.cgroupPath(r),
+		CgroupPath: e.cgroupPath(r), AppArmor: e.AppArmor,
 	}
 	if err := e.namespaces(ctx, r, &in, &p, u); err != nil {
 		return p, err

@@ -48,6 +48,9 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 		info.OomKillDisable = true
 		info.SecurityOptions = info.SecurityOptions[:1]
 	}
+	if e.AppArmor != "" {
+		info.SecurityOptions = append([]string{"name=apparmor"}, info.SecurityOptions...)
+	}
 	if !e.Remap.Empty() {
 		info.SecurityOptions = append(info.SecurityOptions, "name=userns")
 	}

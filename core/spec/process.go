@@ -16,6 +16,7 @@ type ExecInput struct {
 	HostConfig    *container.HostConfig
 	Request       container.ExecCreateRequest
 	Passwd, Group []byte
+	AppArmor      string // profile of those that name none
 }
 
 // BuildExec makes the process of an exec: the container's, with what the request
@@ -25,8 +26,11 @@ func BuildExec(in ExecInput) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Request.Privileged {
+		security.apparmor = unconfined
+	}
 	p := processInput{
-		config: in.Config, host: in.HostConfig, security: security, passwd: in.Passwd, group: in.Group,
+		config: in.Config, host: in.HostConfig, security: security, apparmor: in.AppArmor, passwd: in.Passwd, group: in.Group,
 		args: in.Request.Cmd, user: in.Request.User, cwd: in.Request.WorkingDir,
 		terminal: in.Request.Tty, size: in.Request.ConsoleSize, privileged: in.Request.Privileged || in.HostConfig.Privileged,
 		hostname: in.Config.Hostname, env: slices.Concat(in.Config.Env, in.Request.Env),
@@ -44,6 +48,7 @@ type processInput struct {
 	config        *container.Config
 	host          *container.HostConfig
 	security      security
+	apparmor      string // profile of those that name none
 	passwd, group []byte
 	args          []string
 	user, cwd     string
@@ -68,6 +73,9 @@ func buildProcess(in processInput) (*specs.Process, error) {
 	}
 	if p.Cwd == "" {
 		p.Cwd = "/"
+	}
+	if p.ApparmorProfile = in.security.apparmorProfile(in.privileged, in.apparmor); p.ApparmorProfile == unconfined {
+		p.ApparmorProfile = ""
 	}
 	// The primary group is a supplementary one, too: without it, leaving the primary
 	// group would be a way around permissions that are denied to it (CVE-2022-36109).

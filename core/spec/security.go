@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -92,6 +93,7 @@ func capabilities(privileged bool, add, drop []string) ([]string, error) {
 type security struct {
 	noNewPrivileges bool
 	writableCgroups bool
+	apparmor        string // "": the default, unconfined, or a profile's name
 	seccomp         string // "": Docker's profile, "unconfined", or a profile's JSON
 }
 
@@ -134,9 +136,7 @@ func parseSecurity(options []string) (security, error) {
 				return s, fmt.Errorf("--security-opt %s: SELinux labels are not supported: %w", option, errdefs.ErrNotImplemented)
 			}
 		case "apparmor":
-			if value != "unconfined" && value != "" {
-				return s, fmt.Errorf("--security-opt %s: AppArmor profiles are not supported: %w", option, errdefs.ErrNotImplemented)
-			}
+			s.apparmor = value
 		default:
 			// systempaths=unconfined is the client's word for empty MaskedPaths and
 			// ReadonlyPaths.
@@ -144,6 +144,30 @@ func parseSecurity(options []string) (security, error) {
 		}
 	}
 	return s, nil
+}
+
+// unconfined is Docker's word for no profile.
+const unconfined = "unconfined"
+
+// apparmorProfile is the AppArmor profile of a process, empty or unconfined for none.
+func (s security) apparmorProfile(privileged bool, ofOthers string) string {
+	switch {
+	case s.apparmor != "":
+		return s.apparmor
+	case privileged && ofOthers != "":
+		return unconfined
+	}
+	return ofOthers
+}
+
+// AppArmorProfile is the profile that a container has as inspect shows it, where those
+// that name none have ofOthers.
+func AppArmorProfile(host *container.HostConfig, ofOthers string) string {
+	s, err := parseSecurity(host.SecurityOpt)
+	if err != nil {
+		return ""
+	}
+	return s.apparmorProfile(host.Privileged, ofOthers)
 }
 
 // profiles holds Docker's default profile for each set of capabilities: it is

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -92,8 +93,8 @@ func TestSecurityOptionsAreRead(t *testing.T) {
 		"disable":                      {},
 		"writable-cgroups=true":        {writableCgroups: true},
 		"label:disable":                {},
-		"apparmor=unconfined":          {},
-		"apparmor:unconfined":          {},
+		"apparmor=unconfined":          {apparmor: "unconfined"},
+		"apparmor:mine":                {apparmor: "mine"},
 		"seccomp=x no-new-privileges":  {seccomp: "x", noNewPrivileges: true},
 		"no-new-privileges seccomp=x ": {seccomp: "x", noNewPrivileges: true},
 	} {
@@ -116,7 +117,7 @@ func TestBadSecurityOptionsAreRefused(t *testing.T) {
 	}
 	// What is not there is not pretended: a container that asked to be confined
 	// must not run as if it was.
-	for _, option := range []string{"label=type:svirt_t", "apparmor=docker-default"} {
+	for _, option := range []string{"label=type:svirt_t"} {
 		_, err := Build(input(func(in *Input) { in.HostConfig.SecurityOpt = []string{option} }))
 		if !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "--security-opt "+option) {
 			t.Errorf("%s is answered %v", option, err)
@@ -184,6 +185,52 @@ func TestASeccompProfileGoesWithItsCapabilities(t *testing.T) {
 		}
 		if s := build(t, func(in *Input) { in.HostConfig.CapAdd = []string{"SYS_ADMIN"} }); !allows(s, "mount") && slices.Contains(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN") {
 			t.Error("a container with CAP_SYS_ADMIN may not mount")
+		}
+	}
+}
+
+// Which AppArmor profile a process has, where the engine has one for those that name
+// none, and where it has not.
+func TestAppArmorProfile(t *testing.T) {
+	for _, c := range []struct {
+		option           string
+		privileged, exec bool
+		want, without    string // with and without a default
+		shown            string
+	}{
+		{want: "default", shown: "default"},
+		{privileged: true, shown: "unconfined"},
+		{option: "apparmor=unconfined", shown: "unconfined"},
+		{option: "apparmor=mine", want: "mine", without: "mine", shown: "mine"},
+		{option: "apparmor=mine", privileged: true, want: "mine", without: "mine", shown: "mine"},
+		{option: "apparmor=mine", exec: true, shown: "mine"},
+		{exec: true, shown: "default"},
+	} {
+		for profile, want := range map[string]string{"default": c.want, "": c.without} {
+			in := input(func(in *Input) {
+				in.AppArmor, in.HostConfig.Privileged = profile, c.privileged
+				if c.option != "" {
+					in.HostConfig.SecurityOpt = []string{c.option}
+				}
+			})
+			built, err := Build(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := built.Process.ApparmorProfile
+			if c.exec { // a privileged exec
+				process, err := BuildExec(ExecInput{Config: in.Config, HostConfig: in.HostConfig, AppArmor: profile, Request: container.ExecCreateRequest{Cmd: []string{"sh"}, Privileged: true}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = process.ApparmorProfile
+			}
+			if got != want {
+				t.Errorf("%+v with default %q: %q, want %q", c, profile, got, want)
+			}
+			if shown := AppArmorProfile(in.HostConfig, profile); profile != "" && shown != c.shown {
+				t.Errorf("%+v is shown as %q", c, shown)
+			}
 		}
 	}
 }

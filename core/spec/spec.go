@@ -39,6 +39,7 @@ type Input struct {
 	UserNS               string               // that of another container with the same IDs, by path; empty: a new one
 	Shm                  string               // host's directory to mount as /dev/shm; empty: a tmpfs of its own
 	Mounts               []specs.Mount        // besides the defaults
+	AppArmor             string               // profile of containers that name none
 }
 
 // Build makes the spec. Errors are ErrInvalidArgument and say which setting is
@@ -50,7 +51,7 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	process, err := buildProcess(processInput{
-		config: in.Config, host: host, security: security, passwd: in.Passwd, group: in.Group,
+		config: in.Config, host: host, security: security, apparmor: in.AppArmor, passwd: in.Passwd, group: in.Group,
 		args: arguments(in), user: in.Config.User, cwd: in.Config.WorkingDir,
 		terminal: in.Config.Tty, size: &host.ConsoleSize, privileged: host.Privileged, hostname: in.Hostname, env: in.Config.Env,
 	})

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 // at its ends.
 func output(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), private.Patience(30*time.Second))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), private.Patience(30*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	// To a file: what a container keeps open is not waited for.

@@ -44,7 +44,7 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, "systemctl", "daemon-reload")
-	must(t, "systemctl", "start", "davitd")
+	must(t, "systemctl", "restart", "davitd")
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := output(t, "journalctl", "--no-pager", "-u", "davitd")
