@@ -36,17 +36,17 @@ fi
 release=$(basename "$(ls -d $work/kernel/lib/modules/*)")
 
 # 2. The guest's userland: a small Debian with the clients and the registry that
-# the tests use.
-if [ ! -e $image ]; then
-	client=docker-cli
-	apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
+# the tests use. It is made anew when another package is wanted.
+client=docker-cli
+apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
+packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu
+[ $flavour = plain ] || packages=systemd-sysv,dbus,podman,apparmor
+packages=$client,busybox-static,procps,e2fsprogs,iproute2,nftables,kmod,mount,$packages
+if [ ! -e $image ] || [ "$(cat $image.packages 2>/dev/null)" != "$packages" ]; then
 	. /etc/os-release
-	packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu
-	[ $flavour = plain ] || packages=systemd-sysv,dbus,podman,apparmor
-	mmdebstrap --variant=minbase --mode=root --quiet --format=tar \
-		--include=$client,busybox-static,procps,e2fsprogs,iproute2,nftables,kmod,mount,$packages \
-		"$VERSION_CODENAME" $image.tmp
+	mmdebstrap --variant=minbase --mode=root --quiet --format=tar --include="$packages" "$VERSION_CODENAME" $image.tmp
 	mv $image.tmp $image
+	echo "$packages" >$image.packages
 fi
 
 # 3. This tree's binaries and tests.
