@@ -62,7 +62,7 @@ func TestFlagsThatCannotBeAreRefused(t *testing.T) {
 			"--tmpfs /x:nosuch":                    "invalid tmpfs option",
 			"--uts host --hostname web":            "conflicting options: hostname and the UTS mode",
 			"--security-opt nosuch=1":              `invalid --security-opt 2: "nosuch=1"`,
-			"--security-opt apparmor=nosuch":       "not implemented",
+			"--security-opt apparmor=nosuch":       `"nosuch"`,
 			"--gpus all":                           `could not select device driver "" with capabilities: [[gpu]]`,
 			"--device vendor.example/class=nosuch": "CDI device injection failed: unresolvable CDI devices vendor.example/class=nosuch",
 			"--sysctl vm.swappiness=1":             "sysctl 'vm.swappiness",

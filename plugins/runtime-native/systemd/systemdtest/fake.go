@@ -72,7 +72,6 @@ func Start(t *testing.T) *Systemd {
 		t.Fatal(err)
 	}
 	bus := exec.CommandContext(context.WithoutCancel(t.Context()), daemon, "--config-file="+config, "--nofork", "--nopidfile", "--nosyslog")
-	bus.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := bus.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,16 +222,19 @@ func (s *Systemd) collect(stop <-chan struct{}, done chan<- struct{}) {
 	}
 }
 
-// populated says whether groups below a scope have processes.
+// populated says whether a scope or groups below it have processes, in any
+// hierarchy: one that is just coming enters them one after the other.
 func (s *Systemd) populated(unit string) bool {
 	found := false
-	_ = filepath.WalkDir(filepath.Join(hierarchies()[0], s.path(unit)), func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			body, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			found = found || len(body) > 0
-		}
-		return nil
-	})
+	for _, root := range hierarchies() {
+		_ = filepath.WalkDir(filepath.Join(root, s.path(unit)), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				body, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+				found = found || len(body) > 0
+			}
+			return nil
+		})
+	}
 	return found
 }
 
@@ -255,7 +257,7 @@ func (s *Systemd) kill(unit string) {
 func (s *Systemd) remove(unit string) {
 	for _, root := range hierarchies() {
 		// A process that is just going may still be in the way.
-		for try := 0; unix.Rmdir(filepath.Join(root, s.path(unit))) == unix.EBUSY && try < 1000; try++ {
+		for try := 0; unix.Rmdir(filepath.Join(root, s.path(unit))) == unix.EBUSY && try < 100; try++ {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}
