@@ -45,7 +45,7 @@ func configure(args []string) (config.Config, error) {
 		runDir  = flags.String("run", "", "`directory` of runtime state")
 		host    = flags.String("host", "", "`address` of the API, e.g. unix:///run/davit.sock; several with commas")
 		plugins = flags.String("plugin-dir", "", "`directories` of driver plugins, separated by commas")
-		level   = flags.String("log-level", "", "debug, info, warn or `error`")
+		level   = flags.String("log-level", "", "trace, debug, info, warn or `error`")
 		driver  = flags.String("cgroup-driver", "", "what makes cgroups: cgroupfs or `systemd`")
 		parent  = flags.String("cgroup-parent", "", "`path` of the cgroup above containers', or their slice")
 		version = flags.Bool("version", false, "print the version and exit")

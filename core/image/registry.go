@@ -69,7 +69,7 @@ func (s *Store) Login(ctx context.Context, auth *registry.AuthConfig) error {
 	case errors.As(err, &refused) && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden):
 		return errdefs.ErrUnauthenticated.WithMessage(fmt.Sprintf("Get %q: %s", url, refusal(refused)))
 	case err != nil:
-		return fmt.Errorf("Get %q: %w: %w", url, err, errdefs.ErrUnavailable)
+		return errdefs.ErrUnavailable.WithMessage(err.Error()) // it has the URL
 	}
 	return nil
 }
