@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -56,6 +57,46 @@ func Check(program, work string, start hook.Starter) error {
 		return fmt.Errorf("%s does not work on this kernel: %w: %w", program, criu.Explain(err, filepath.Join(work, CheckLogName)), errdefs.ErrNotImplemented)
 	}
 	return nil
+}
+
+// keepsNoNewPrivs is the release from which on CRIU restores a process's promise
+// not to gain privileges.
+var keepsNoNewPrivs = criu.Version{Major: 3, Minor: 19}
+
+// CheckPrivileges refuses processes that promised not to gain privileges, where
+// CRIU would forget that: what is restored must not be able to do more than before.
+// ErrFailedPrecondition then.
+func CheckPrivileges(program string, pids []int, start hook.Starter) error {
+	for _, pid := range pids {
+		promised, err := noNewPrivs(pid)
+		if err != nil {
+			return err
+		}
+		if !promised {
+			continue
+		}
+		worker, ended, err := startWorker(program, start)
+		if err != nil {
+			return err
+		}
+		release, err := worker.Version()
+		worker.Close()
+		<-ended
+		if err == nil && release.Before(keepsNoNewPrivs) {
+			err = fmt.Errorf("process %d has no_new_privs, which CRIU %s does not restore: CRIU %s or later is needed: %w", pid, release, keepsNoNewPrivs, errdefs.ErrFailedPrecondition)
+		}
+		return err
+	}
+	return nil
+}
+
+// noNewPrivs reads a process's; one that has ended has none.
+func noNewPrivs(pid int) (bool, error) {
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return false, nil
+	}
+	return strings.Contains(string(body), "\nNoNewPrivs:\t1\n"), err
 }
 
 func startWorker(program string, start hook.Starter) (worker *criu.Worker, ended <-chan unix.WaitStatus, err error) {

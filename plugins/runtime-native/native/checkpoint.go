@@ -43,6 +43,13 @@ func (d *Driver) Checkpoint(ctx context.Context, c runtime.Checkpoint) error {
 		return err
 	}
 	dump.Program = program
+	pids, err := d.Processes(ctx, c.ID)
+	if err == nil {
+		err = checkpoint.CheckPrivileges(program, pids, d.spawner.start)
+	}
+	if err != nil {
+		return fmt.Errorf("checkpointing container %s: %w", c.ID, err)
+	}
 	if err := checkpoint.Make(ctx, c.Image, *dump, d.spawner.start); err != nil {
 		return fmt.Errorf("checkpointing container %s: %w", c.ID, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,45 @@ func needsCRIU(t *testing.T) {
 	}
 	if out, err := exec.Command(program, "check").CombinedOutput(); err != nil {
 		t.Skipf("criu does not work on this kernel: %v: %s", err, out)
+	}
+}
+
+// forgetsPromises says whether CRIU is too old to restore no_new_privs.
+func forgetsPromises(t *testing.T) bool {
+	t.Helper()
+	out, err := exec.Command("criu", "--version").Output()
+	var major, minor int
+	if err == nil {
+		_, err = fmt.Sscanf(string(out), "Version: %d.%d", &major, &minor)
+	}
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return major < 3 || major == 3 && minor < 19
+}
+
+// TestPromisesAreNotForgotten: a container that must not gain privileges is not
+// checkpointed by a CRIU that would restore it without that.
+func TestPromisesAreNotForgotten(t *testing.T) {
+	if _, err := exec.LookPath("criu"); err != nil {
+		t.Skip("criu is not installed: run make test, which installs it")
+	}
+	if !forgetsPromises(t) {
+		t.Skip("this CRIU restores no_new_privs: TestARestoredContainerIsWhatItWas")
+	}
+	b := newBox(t, "sleep 600")
+	b.spec.Process.NoNewPrivileges = true
+	b.start()
+	image := filepath.Join(b.dir, "image")
+	err := b.checkpoint(runtime.Checkpoint{Image: image})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "no_new_privs") || !strings.Contains(err.Error(), "CRIU 3.19 or later is needed") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(image); !os.IsNotExist(err) {
+		t.Errorf("a checkpoint is left: %v", err)
+	}
+	if state, err := lab.driver.Adopt(b.context(), b.id); err != nil || state.Status != runtime.StatusRunning {
+		t.Errorf("the container is %+v, %v", state, err)
 	}
 }
 
@@ -178,7 +218,8 @@ func TestARestoredContainerIsWhatItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.spec.Process.User.UID, b.spec.Process.NoNewPrivileges = uint32(uid), true
+	promises := !forgetsPromises(t)
+	b.spec.Process.User.UID, b.spec.Process.NoNewPrivileges = uint32(uid), promises
 	b.spec.Process.Capabilities = &specs.LinuxCapabilities{}
 	b.spec.Process.OOMScoreAdj = ptr(123)
 	b.spec.Hostname, b.spec.Root.Readonly = "counted", true
@@ -214,7 +255,7 @@ func TestARestoredContainerIsWhatItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "kept\ncounted\n" + user + "\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\ntouch: /root.file: Read-only file system\nby the host\n/dev/null\n123\n"
+	want := "kept\ncounted\n" + user + "\nCapEff:\t0000000000000000\nNoNewPrivs:\t" + map[bool]string{true: "1", false: "0"}[promises] + "\nSeccomp:\t2\ntouch: /root.file: Read-only file system\nby the host\n/dev/null\n123\n"
 	if string(is) != want {
 		t.Errorf("the restored container is\n%swant\n%s", is, want)
 	}

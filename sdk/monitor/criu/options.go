@@ -16,6 +16,7 @@ const (
 	check   kind = 3
 	preDump kind = 4
 	notify  kind = 6
+	version kind = 10
 )
 
 // Cgroup modes (criu_cg_mode): what of cgroups is dumped and restored.

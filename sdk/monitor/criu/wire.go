@@ -89,6 +89,7 @@ type response struct {
 	script  string // of a notification
 	pid     int    // restored, or of a notification
 	errno   int
+	version Version
 }
 
 func parseResponse(m message) (response, error) {
@@ -107,6 +108,10 @@ func parseResponse(m message) (response, error) {
 		case 4: // criu_restore_resp
 			numbers, err := value.numbers()
 			r.pid = int(int32(numbers[1]))
+			return err
+		case 10: // criu_version
+			numbers, err := value.numbers()
+			r.version = Version{int(numbers[1]), int(numbers[2])}
 			return err
 		case 5: // criu_notify
 			return value.fields(

@@ -65,3 +65,16 @@ func TestExplain(t *testing.T) {
 		t.Errorf("explained: %s, want %s", err, want)
 	}
 }
+
+func TestVersions(t *testing.T) {
+	// type 10, success, version {major 3, minor 17}
+	r, err := parseResponse(message{0x08, 10, 0x10, 1, 0x52, 4, 0x08, 3, 0x10, 17})
+	if err != nil || r.kind != version || !r.success || r.version != (Version{3, 17}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for v, before := range map[Version]bool{{3, 17}: true, {2, 99}: true, {3, 19}: false, {4, 0}: false} {
+		if v.Before(Version{3, 19}) != before {
+			t.Errorf("%s before 3.19: %v", v, !before)
+		}
+	}
+}

@@ -156,6 +156,30 @@ func (w *Worker) Check(o Options, work *os.File) error {
 	return r.result("check")
 }
 
+// Version is a release of CRIU.
+type Version struct{ Major, Minor int }
+
+// Before says whether a release is older than another.
+func (v Version) Before(other Version) bool {
+	return v.Major < other.Major || v.Major == other.Major && v.Minor < other.Minor
+}
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// Version asks CRIU for its own.
+func (w *Worker) Version() (Version, error) {
+	var m message
+	m.number(1, uint64(version))
+	if err := w.send(m); err != nil {
+		return Version{}, err
+	}
+	r, _, err := w.receive()
+	if err != nil {
+		return Version{}, err
+	}
+	return r.version, r.result("version")
+}
+
 // next takes one message: a notification is told and answered, and nil returned.
 func (w *Worker) next(told func(Notification) error) (*response, error) {
 	r, fd, err := w.receive()
