@@ -95,6 +95,8 @@ mkdir -p /dev/pts /dev/shm /run /tmp
 mount -t devpts -o ptmxmode=666 pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --make-rshared /
+# As systemd has it: the kernel gives the first process 4096.
+ulimit -Hn 524288
 ln -sf /proc/self/fd /dev/fd
 for m in overlay bridge veth nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_redir nft_fib_inet nf_conntrack loop tun; do modprobe $m 2>/dev/null || echo "no module $m"; done
 ip link set lo up
