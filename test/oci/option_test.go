@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,41 +140,13 @@ func TestEventsTellWantOfMemory(t *testing.T) {
 
 func TestConsoleSocket(t *testing.T) {
 	r := newRuntime(t)
-	dir, err := os.MkdirTemp("", "console-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/sock", Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
+	socket := newConsoleSocket(t)
 	id := r.id + "-console"
-	r.must("create", "--console-socket", dir+"/sock", "--bundle", r.bundle([]string{"tty"}, func(s *specs.Spec) { s.Process.Terminal = true }), id)
-	conn, err := listener.AcceptUnix()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	name, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
-	n, c, _, _, err := conn.ReadMsgUnix(name, control)
-	if err != nil || n == 0 {
-		t.Fatalf("%d bytes: %v", n, err)
-	}
-	messages, err := unix.ParseSocketControlMessage(control[:c])
-	if err != nil || len(messages) != 1 {
-		t.Fatalf("%d messages: %v", len(messages), err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	terminal := os.NewFile(uintptr(fds[0]), "terminal")
-	defer terminal.Close()
+	r.must("create", "--console-socket", socket.path, "--bundle", r.bundle([]string{"tty"}, func(s *specs.Spec) { s.Process.Terminal = true }), id)
+	terminal := socket.receive()
 	r.must("start", id)
 	said := make([]byte, 64)
-	if n, err = terminal.Read(said); err != nil || string(said[:n]) != "/dev/pts/0\r\n" {
+	if n, err := terminal.Read(said); err != nil || string(said[:n]) != "/dev/pts/0\r\n" {
 		t.Errorf("the terminal said %q (%v)", said[:n], err)
 	}
 }

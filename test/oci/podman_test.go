@@ -156,3 +156,19 @@ func TestPodmanLimits(t *testing.T) {
 		t.Errorf("--pids-limit: %+v", got)
 	}
 }
+
+// Podman checkpoints through davit-oci, and restores in the same network namespace
+// of its own making.
+func TestPodmanCheckpoint(t *testing.T) {
+	needsCRIU(t)
+	e := podman(t)
+	e.must("run", "--detach", "--name", "one", image, "sh", "-c", `n=41; echo ready; while [ ! -e /tmp/go ]; do sleep 0.05; done; n=$((n+1)); echo $n; sleep 100000`)
+	eventually(t, "the program is ready", func() bool { return e.must("logs", "one") == "ready\n" })
+	e.must("container", "checkpoint", "one")
+	if got := e.must("inspect", "--format", "{{.State.Status}} {{.State.Checkpointed}}", "one"); got != "exited true\n" {
+		t.Errorf("after checkpoint: %q", got)
+	}
+	e.must("container", "restore", "one")
+	e.must("exec", "one", "touch", "/tmp/go")
+	eventually(t, "the program goes on", func() bool { return e.must("logs", "one") == "ready\n42\n" })
+}

@@ -178,9 +178,8 @@ func persist(from, to string) error {
 		return &os.PathError{Op: "open", Path: from, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	// Files may be many and large: the filesystem writes them best all at once.
-	if err := unix.Syncfs(fd); err != nil {
-		return &os.PathError{Op: "syncfs", Path: from, Err: err}
+	if err := flush(fd, from); err != nil {
+		return err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
@@ -193,7 +192,16 @@ func persist(from, to string) error {
 	return parent.Sync()
 }
 
-// Run dumps into an existing empty directory. commit is called when all is
+// flush writes a directory's files to the disk. They may be many and large: the
+// filesystem writes them best all at once.
+func flush(fd int, path string) error {
+	if err := unix.Syncfs(fd); err != nil {
+		return &os.PathError{Op: "syncfs", Path: path, Err: err}
+	}
+	return nil
+}
+
+// Run dumps into an existing directory. commit is called when all is
 // written and nobody has gone on yet: if it fails everybody goes on, and the dump
 // has failed. What a failed dump leaves in the directory is of no use.
 func (d Dump) Run(images string, start hook.Starter, commit func() error) error {

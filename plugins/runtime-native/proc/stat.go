@@ -14,8 +14,9 @@ const Exiting = 0x4
 
 // Stat is what is known of a process.
 type Stat struct {
-	State byte // the letter: 'R', 'S', 'Z' and so on
-	Flags uint64
+	State  byte // the letter: 'R', 'S', 'Z' and so on
+	Parent int  // its pid
+	Flags  uint64
 	// Start is when it started, in clock ticks since boot: together with the pid it
 	// tells a process from a later one with the same pid.
 	Start string
@@ -50,9 +51,13 @@ func parse(body []byte) (Stat, error) {
 	if len(fields) < 20 {
 		return Stat{}, fmt.Errorf("%d fields after the name, want 20 or more", len(fields))
 	}
+	parent, err := strconv.Atoi(string(fields[1]))
+	if err != nil {
+		return Stat{}, fmt.Errorf("parent: %w", err)
+	}
 	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
 	if err != nil {
 		return Stat{}, fmt.Errorf("flags: %w", err)
 	}
-	return Stat{State: fields[0][0], Flags: flags, Start: string(fields[19])}, nil
+	return Stat{State: fields[0][0], Parent: parent, Flags: flags, Start: string(fields[19])}, nil
 }

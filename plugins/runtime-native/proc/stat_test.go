@@ -31,7 +31,7 @@ func TestReadStat(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	line := "42 (a) b (c) S 1 42 42 0 -1 4194564 10 0 0 0 0 0 0 0 20 0 1 0 12345 1000 10\n"
-	if got, err := parse([]byte(line)); err != nil || got != (Stat{'S', 4194564, "12345"}) {
+	if got, err := parse([]byte(line)); err != nil || got != (Stat{'S', 1, 4194564, "12345"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got, _ := parse([]byte(line)); got.Flags&Exiting == 0 {

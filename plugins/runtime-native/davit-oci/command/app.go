@@ -45,6 +45,8 @@ func commands() []command {
 		{"resume", "CONTAINER", "let the processes of a paused container go on", false, resume},
 		{"update", "CONTAINER", "change the limits of a container", false, update},
 		{"events", "CONTAINER", "print what a container uses", false, events},
+		{"checkpoint", "CONTAINER", "write the state of a running container to image files", false, dump},
+		{"restore", "CONTAINER", "make a container from the image files of a checkpoint", false, restore},
 		{"features", "", "print what this runtime can do", false, showFeatures},
 		{"spec", "", "write a config.json to start from", false, spec},
 	}
@@ -68,7 +70,7 @@ func Main(args []string) int {
 	debug := f.Bool("debug", false, "log more")
 	systemd := f.Bool("systemd-cgroup", false, "make cgroups through systemd; cgroupsPath is \"slice:prefix:name\"")
 	f.String("rootless", "auto", "accepted for runc's sake: this runtime does what its user may do")
-	f.String("criu", "", "accepted for runc's sake: criu is looked for in $PATH")
+	criu := f.String("criu", "criu", "`program` that makes checkpoints and restores them")
 	version := f.Bool("version", false, "print the version")
 	f.BoolVar(version, "v", false, "print the version")
 	if err := f.Parse(args[1:]); err != nil {
@@ -87,7 +89,7 @@ func Main(args []string) int {
 		return 1
 	}
 	defer a.journal.Close()
-	a.Runtime = &container.Runtime{Root: record.Root(*root), Systemd: *systemd, Warn: a.journal.Warn}
+	a.Runtime = &container.Runtime{Root: record.Root(*root), Systemd: *systemd, CRIU: *criu, Warn: a.journal.Warn}
 	list := commands()
 	i := slices.IndexFunc(list, func(c command) bool { return c.name == f.Arg(0) })
 	if i < 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,10 +17,12 @@ import (
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/console"
 	"github.com/davit-engine/davit/plugins/runtime-native/davit-oci/record"
 	"github.com/davit-engine/davit/plugins/runtime-native/netdev"
+	"github.com/davit-engine/davit/plugins/runtime-native/placement"
 	"github.com/davit-engine/davit/plugins/runtime-native/proc"
 	"github.com/davit-engine/davit/plugins/runtime-native/seccomp"
 	"github.com/davit-engine/davit/plugins/runtime-native/translate"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
+	"github.com/davit-engine/davit/sdk/monitor/restore"
 	"github.com/davit-engine/davit/sdk/monitor/sandbox"
 )
 
@@ -44,7 +47,8 @@ type Created struct {
 	runtime  *Runtime
 	dir      *record.Dir
 	child    *launch.Child
-	terminal *os.File // master, if nobody else has it
+	tree     *restore.Tree // instead of the child, if it is from a checkpoint
+	terminal *os.File      // master, if nobody else has it
 	// forwarder is nil if the caller ends before the container.
 	forwarder *forwarder
 }
@@ -53,52 +57,16 @@ type Created struct {
 // waiting the container can be started by another process after [Created.Leave].
 // On error nothing is left.
 func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
-	bundle, err := filepath.Abs(o.Bundle)
+	c, spec, err := r.begin(o)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := loadSpec(bundle)
-	if err != nil {
-		return nil, err
-	}
-	if o.ListenFDs > 0 { // sd_listen_fds(3)
-		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(o.ListenFDs), "LISTEN_PID=1")
-	}
-	if err := checkConsole(spec.Process.Terminal, o.Detach, o.ConsoleSocket); err != nil {
-		return nil, err
-	}
-	root, err := rootfs(spec, bundle)
-	if err != nil {
-		return nil, err
-	}
-	place, err := r.place(spec, o.ID)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := r.Root.Create(o.ID, discard)
-	if err != nil {
-		return nil, err
-	}
-	// Undoing a creation kills what is in its cgroup: it must not be somebody else's.
-	if err = cgroup.Vacant(place.Cgroup); err == nil {
-		err = dir.Intend(place)
-	}
-	if err != nil {
-		defer dir.Close()
-		return nil, errors.Join(err, dir.Remove())
-	}
-	c := &Created{runtime: r, dir: dir, Record: &record.Record{
-		ID: o.ID, OCIVersion: spec.Version, Bundle: bundle, Rootfs: root, Annotations: spec.Annotations, Created: time.Now().UTC(),
-		UID: os.Geteuid(), Placement: place, Process: spec.Process,
-	}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.undo())
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), systemdPatience)
-	defer cancel()
-	group, hold, err := place.Create(ctx, "davit container "+o.ID, resources(spec), spec.Annotations)
+	group, hold, err := c.makeGroup(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +76,7 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 		return nil, err
 	}
 	if waiting {
-		socket, err := dir.Listen()
+		socket, err := c.dir.Listen()
 		if err != nil {
 			return nil, err
 		}
@@ -138,10 +106,60 @@ func (r *Runtime) create(o Create, waiting bool) (_ *Created, err error) {
 	if c.terminal, err = console.Hand(terminal, o.ConsoleSocket); err != nil {
 		return nil, err
 	}
-	if err := dir.Save(encoded); err != nil {
+	if err := c.dir.Save(encoded); err != nil {
 		return nil, err
 	}
 	return c, writePID(o.PIDFile, c.PID)
+}
+
+// begin reads the bundle and takes the container's name and place. On error
+// nothing is left; later errors are to be followed by [Created.undo].
+func (r *Runtime) begin(o Create) (*Created, *specs.Spec, error) {
+	bundle, err := filepath.Abs(o.Bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := loadSpec(bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.ListenFDs > 0 { // sd_listen_fds(3)
+		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(o.ListenFDs), "LISTEN_PID=1")
+	}
+	if err := checkConsole(spec.Process.Terminal, o.Detach, o.ConsoleSocket); err != nil {
+		return nil, nil, err
+	}
+	root, err := rootfs(spec, bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	place, err := r.place(spec, o.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := r.Root.Create(o.ID, discard)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Undoing a creation kills what is in its cgroup: it must not be somebody else's.
+	if err = cgroup.Vacant(place.Cgroup); err == nil {
+		err = dir.Intend(place)
+	}
+	if err != nil {
+		defer dir.Close()
+		return nil, nil, errors.Join(err, dir.Remove())
+	}
+	return &Created{runtime: r, dir: dir, Record: &record.Record{
+		ID: o.ID, OCIVersion: spec.Version, Bundle: bundle, Rootfs: root, Annotations: spec.Annotations, Created: time.Now().UTC(),
+		UID: os.Geteuid(), Placement: place, Process: spec.Process,
+	}}, spec, nil
+}
+
+// makeGroup makes the cgroup, which is to be released when a process is in it.
+func (c *Created) makeGroup(spec *specs.Spec) (*cgroup.Group, *placement.Hold, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), systemdPatience)
+	defer cancel()
+	return c.Placement.Create(ctx, "davit container "+c.ID, resources(spec), spec.Annotations)
 }
 
 // checkConsole refuses terminals that nobody would hold.
@@ -155,23 +173,22 @@ func checkConsole(terminal, detach bool, socket string) error {
 	return nil
 }
 
-// stage translates the spec for the stage that becomes the container's init.
-func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o Create) (launch.Stage, error) {
-	var stage launch.Stage
+// translate translates the spec and keeps of it what later commands need.
+func (c *Created) translate(spec *specs.Spec, group *cgroup.Group, o Create) (*translate.Container, error) {
 	if spec.Linux.IntelRdt != nil {
-		return stage, errors.New("linux.intelRdt is not supported by davit-oci")
+		return nil, errors.New("linux.intelRdt is not supported by davit-oci")
 	}
 	if err := netdev.Check(spec.Linux.NetDevices, spec.Linux.Namespaces); err != nil {
-		return stage, err
+		return nil, err
 	}
 	t, err := translate.Spec(spec, nil, c.Rootfs, group)
 	if err != nil {
-		return stage, err
+		return nil, err
 	}
 	if spec.Linux.Seccomp != nil {
 		program, flags, err := seccomp.Compile(spec.Linux.Seccomp)
 		if err != nil {
-			return stage, fmt.Errorf("compiling the seccomp profile: %w", err)
+			return nil, fmt.Errorf("compiling the seccomp profile: %w", err)
 		}
 		c.Seccomp = &sandbox.Seccomp{Program: program, Flags: flags, Notify: seccomp.Notifies(spec.Linux.Seccomp)}
 		c.Listener = translate.Listener(spec, c.ID, c.Bundle)
@@ -179,22 +196,36 @@ func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o C
 	for _, name := range translate.UnknownCapabilities(spec.Process) {
 		c.runtime.Warn("capability %s is unknown and left out", name)
 	}
-	t.Stage.Container.NoPivot = o.NoPivot
-	t.Stage.Seccomp, t.Stage.FindFirst, t.Stage.Extra = c.Seccomp, waiting, o.PreserveFDs
 	if !o.NoNewKeyring {
 		t.Stage.Process.Keyring = "_ses." + c.ID
 	}
 	c.OwnPID, c.Join, c.Birth = t.OwnPID, namespaces(spec), t.Exec
 	c.Keyring, c.Personality, c.MemoryPolicy = t.Stage.Process.Keyring, t.Stage.Process.Personality, t.Stage.Process.MemoryPolicy
-	if c.Hooks, err = translate.Hooks(spec, c.ID, c.Bundle); err != nil {
-		return stage, err
+	for _, join := range t.Join {
+		c.Joined |= join.Type
 	}
+	c.User = slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+	if !spec.Process.Terminal {
+		c.Pipes = pipes()
+	}
+	c.Hooks, err = translate.Hooks(spec, c.ID, c.Bundle)
+	return t, err
+}
+
+// stage plans the stage that becomes the container's init.
+func (c *Created) stage(spec *specs.Spec, group *cgroup.Group, waiting bool, o Create) (launch.Stage, error) {
+	t, err := c.translate(spec, group, o)
+	if err != nil {
+		return launch.Stage{}, err
+	}
+	t.Stage.Container.NoPivot = o.NoPivot
+	t.Stage.Seccomp, t.Stage.FindFirst, t.Stage.Extra = c.Seccomp, waiting, o.PreserveFDs
 	t.Stage.Container.Hooks = stageHooks(c.Hooks)
 	config, err := t.Stage.Encode()
 	if err != nil {
-		return stage, err
+		return launch.Stage{}, err
 	}
-	stage = launch.Stage{
+	stage := launch.Stage{
 		Name: launch.InitName, Listener: c.Listener, Config: config, Birth: t.Birth, Flags: t.CloneFlags, Join: t.Join,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Extra: inherited(o.PreserveFDs), Hooks: c.createHooks,
 	}
@@ -252,6 +283,10 @@ func (c *Created) undo() error {
 		_ = unix.Kill(c.child.PID, unix.SIGKILL)
 		var status unix.WaitStatus
 		_, _ = unix.Wait4(c.child.PID, &status, 0, nil)
+	}
+	if c.tree != nil {
+		c.tree.Close()
+		_ = unix.Kill(c.tree.PID, unix.SIGKILL)
 	}
 	if c.terminal != nil {
 		_ = c.terminal.Close()

@@ -87,7 +87,7 @@ func (r *Runtime) Exec(o Exec) (int, error) {
 	if o.Detach {
 		return 0, named(child.Execute())
 	}
-	return signals.attend(child.PID, terminal, func() error { return named(child.Execute()) })
+	return signals.attend(child.PID, terminal, func() error { return named(child.Execute()) }, reap(child.PID))
 }
 
 func named(err error) error {

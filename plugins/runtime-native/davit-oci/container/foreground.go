@@ -33,10 +33,21 @@ func listen() *forwarder {
 	return f
 }
 
-// attend waits in the foreground for a child to end: it relays the terminal's
-// master, if there is one, and forwards signals. It answers the exit status,
+// reap waits for a child.
+func reap(pid int) func() unix.WaitStatus {
+	return func() (status unix.WaitStatus) {
+		for {
+			if _, err := unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
+				return status
+			}
+		}
+	}
+}
+
+// attend executes a child and waits in the foreground for its end: it relays the
+// terminal's master, if there is one, and forwards signals. It answers the exit status,
 // 128 plus the signal for a killed one.
-func (f *forwarder) attend(pid int, terminal *os.File, execute func() error) (int, error) {
+func (f *forwarder) attend(pid int, terminal *os.File, execute func() error, wait func() unix.WaitStatus) (int, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return -1, fmt.Errorf("opening process %d: %w", pid, err)
@@ -68,12 +79,7 @@ func (f *forwarder) attend(pid int, terminal *os.File, execute func() error) (in
 			}
 		}
 	}()
-	var status unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	status := wait()
 	if status.Signaled() {
 		return 128 + int(status.Signal()), nil
 	}
@@ -87,7 +93,12 @@ func (r *Runtime) Run(o Create, keep bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if o.Detach {
+	return c.run(o.Detach, keep)
+}
+
+// run is what follows a container's making.
+func (c *Created) run(detach, keep bool) (int, error) {
+	if detach {
 		if err := c.execute(); err != nil {
 			return -1, err
 		}
@@ -100,17 +111,21 @@ func (r *Runtime) Run(o Create, keep bool) (int, error) {
 		}
 		c.dir.Close() // others may work on the container while it runs
 		return nil
-	})
+	}, c.wait)
 	if err != nil || keep {
 		return status, err
 	}
-	return status, r.Delete(o.ID, true)
+	return status, c.runtime.Delete(c.ID, true)
 }
 
 // execute starts the program of a container just created by this process, or
 // undoes the creation.
-func (c *Created) execute() error {
-	err := named(c.child.Execute())
+func (c *Created) execute() (err error) {
+	if c.tree != nil {
+		err = c.tree.Execute()
+	} else {
+		err = named(c.child.Execute())
+	}
 	if err == nil {
 		err = started(c.Record)
 	}
@@ -118,4 +133,12 @@ func (c *Created) execute() error {
 		return errors.Join(err, c.undo())
 	}
 	return nil
+}
+
+// wait waits for the container's init.
+func (c *Created) wait() unix.WaitStatus {
+	if c.tree != nil {
+		return <-c.tree.Ended
+	}
+	return reap(c.PID)()
 }

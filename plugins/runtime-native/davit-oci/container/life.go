@@ -105,6 +105,11 @@ func (r *Runtime) Delete(id string, force bool) error {
 	if status := r.status(c); status != specs.StateStopped && status != specs.StateCreated && !force {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, status)
 	}
+	return r.bury(dir, c)
+}
+
+// bury ends a container and removes every trace of it.
+func (r *Runtime) bury(dir *record.Dir, c *record.Record) error {
 	if err := r.end(c); err != nil {
 		return err
 	}

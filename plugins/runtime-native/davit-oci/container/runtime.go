@@ -49,6 +49,8 @@ type Runtime struct {
 	// Systemd makes the cgroups through systemd; cgroupsPath is then
 	// "slice:prefix:name".
 	Systemd bool
+	// CRIU is the program for checkpoints, by name or path; empty for "criu".
+	CRIU string
 	// Warn gets what went wrong without making the command fail.
 	Warn func(format string, args ...any)
 }

@@ -62,6 +62,12 @@ type Record struct {
 	Personality  *uint32               `json:"personality,omitempty"`
 	MemoryPolicy *sandbox.MemoryPolicy `json:"memoryPolicy,omitempty"`
 	Keyring      string                `json:"keyring,omitempty"`
+	// Pipes, Joined and User are what a checkpoint has to know: the names of the pipes
+	// that the standard streams were made with, CLONE_NEW* of namespaces that were there
+	// before, and whether there is a user namespace.
+	Pipes  [3]string `json:"pipes"`
+	Joined int       `json:"joined,omitempty"`
+	User   bool      `json:"user,omitempty"`
 }
 
 // validID is runc's rule. What is too long for a file's name is refused by mkdir.
