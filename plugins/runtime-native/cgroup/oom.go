@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -21,30 +23,29 @@ func (g *Group) OOMKills() (uint64, error) {
 	return parseKeyed(string(body))["oom_kill"], nil
 }
 
-// WatchOOM calls fn each time the group is out of memory: on v1 whenever the
-// limit cannot be kept, also with the OOM killer off, on v2 when processes have
-// been killed. It ends with ctx, or with nil when the group is gone.
-func (g *Group) WatchOOM(ctx context.Context, fn func()) error {
-	watch, wait := g.watchMemory, 8 // an eventfd's counter
-	if g.version() == 2 {
-		watch, wait = g.watchEvents, 4096
-	}
-	events, err := watch()
+// OOMWatcher tells of want of memory in any number of groups. The zero value is
+// one; it is to be closed when no Watch goes on any more.
+type OOMWatcher struct {
+	mu      sync.Mutex
+	changes *changes // v2; nil before the first group
+}
+
+// Watch calls fn each time the group is out of memory: on v1 whenever the limit
+// cannot be kept, also with the OOM killer off, on v2 when processes have been
+// killed. It ends with ctx, or with nil when the group is gone; v2 does not tell of
+// the removal of a group that was empty before.
+func (w *OOMWatcher) Watch(ctx context.Context, g *Group, fn func()) error {
+	notice, err := w.subscribe(g)
 	if err != nil {
 		return fmt.Errorf("watching cgroup %s for want of memory: %w", g.path, gone(err))
 	}
-	stop := context.AfterFunc(ctx, func() { _ = events.Close() })
-	defer func() {
-		if stop() {
-			_ = events.Close()
-		}
-	}()
+	defer notice.close()
 	seen, err := g.OOMKills()
 	if err != nil {
 		return onlyGone(err)
 	}
-	for buffer := make([]byte, wait); ; {
-		if _, err := events.Read(buffer); err != nil {
+	for {
+		if err := notice.wait(ctx); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -62,6 +63,20 @@ func (g *Group) WatchOOM(ctx context.Context, fn func()) error {
 	}
 }
 
+// WatchOOM is [OOMWatcher.Watch] for who watches one group.
+func (g *Group) WatchOOM(ctx context.Context, fn func()) error {
+	var w OOMWatcher
+	defer w.Close()
+	return w.Watch(ctx, g, fn)
+}
+
+// Close ends what the watcher has open.
+func (w *OOMWatcher) Close() {
+	if w.changes != nil {
+		w.changes.close()
+	}
+}
+
 func onlyGone(err error) error {
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
@@ -69,8 +84,33 @@ func onlyGone(err error) error {
 	return err
 }
 
-// watchMemory registers an eventfd(2) for v1's memory.oom_control.
-func (g *Group) watchMemory() (*os.File, error) {
+// notice comes when something may have happened to one group.
+type notice interface {
+	wait(ctx context.Context) error
+	close()
+}
+
+func (w *OOMWatcher) subscribe(g *Group) (notice, error) {
+	if g.version() == 1 {
+		return newEventfd(g)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.changes == nil {
+		changes, err := newChanges()
+		if err != nil {
+			return nil, err
+		}
+		w.changes = changes
+	}
+	return w.changes.watch(g.memory(), filepath.Join(g.procs(), "cgroup.events"))
+}
+
+// eventfd counts the wants of memory of a v1 group (eventfd(2)).
+type eventfd struct{ *os.File }
+
+// newEventfd registers one for v1's memory.oom_control.
+func newEventfd(g *Group) (notice, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, err
@@ -85,21 +125,14 @@ func (g *Group) watchMemory() (*os.File, error) {
 		_ = events.Close()
 		return nil, err
 	}
-	return events, nil
+	return eventfd{events}, nil
 }
 
-// watchEvents puts an inotify(7) watch on v2's memory.events.
-func (g *Group) watchEvents() (*os.File, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, err
-	}
-	events := os.NewFile(uintptr(fd), "inotify")
-	for _, file := range []string{g.memory(), filepath.Join(g.procs(), "cgroup.events")} {
-		if _, err := unix.InotifyAddWatch(fd, file, unix.IN_MODIFY); err != nil {
-			_ = events.Close()
-			return nil, err
-		}
-	}
-	return events, nil
+func (e eventfd) wait(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = e.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err := e.Read(make([]byte, 8))
+	return err
 }
+
+func (e eventfd) close() { _ = e.Close() }

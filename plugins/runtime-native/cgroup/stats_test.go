@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -270,6 +271,62 @@ func TestAWatchEndsWithItsGroup(t *testing.T) {
 	if err := below.WatchOOM(t.Context(), nil); !errdefs.IsNotFound(err) {
 		t.Errorf("watching what is gone: %v", err)
 	}
+}
+
+// TestManyGroupsAreWatched: more than a user may have inotify instances.
+func TestManyGroupsAreWatched(t *testing.T) {
+	parent := newGroup(t, nil)
+	var w OOMWatcher
+	ctx, cancel := context.WithCancel(t.Context())
+	below := func(name string, r *specs.LinuxResources) *Group {
+		g, err := Create(parent.path+"/"+name, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := g.Delete(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		return g
+	}
+	const groups = 200
+	ended := make(chan error, groups)
+	for i := range groups {
+		g := below(fmt.Sprintf("g%d", i), nil)
+		go func() { ended <- w.Watch(ctx, g, func() { t.Error("no memory is wanting") }) }()
+	}
+	hungry := below("hungry", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}})
+	told := make(chan struct{}, 100)
+	last := make(chan error, 1)
+	go func() { last <- w.Watch(ctx, hungry, func() { told <- struct{}{} }) }()
+	mark := t.TempDir() + "/go"
+	cmd := sleeper(t, hungry, "while [ ! -e "+mark+" ]; do sleep 0.01; done; dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null; sleep 100")
+	time.Sleep(50 * time.Millisecond)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-told:
+	case err := <-ended:
+		t.Errorf("a watch ended: %v", err)
+	case err := <-last:
+		t.Errorf("the watch ended: %v", err)
+	case <-time.After(60 * time.Second):
+		t.Error("nobody was told")
+	}
+	if err := hungry.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	cancel()
+	for range groups {
+		if err := <-ended; err != context.Canceled { //nolint:errorlint // the very one
+			t.Errorf("a watch ended with %v", err)
+		}
+	}
+	<-last
+	w.Close()
 }
 
 func TestPressure(t *testing.T) {

@@ -49,6 +49,9 @@ type Driver struct {
 	// hugePages says that containers may have what their monitors do without.
 	hugePages bool
 
+	memory  cgroup.OOMWatcher
+	watches sync.Map // what ends a container's watch, by its ID
+
 	// life ends with Close; background work belongs to it and is waited for.
 	life       context.Context
 	end        context.CancelFunc
@@ -89,6 +92,7 @@ func ownOOMScore() int {
 func (d *Driver) Close() {
 	d.end()
 	d.background.Wait()
+	d.memory.Close()
 	d.spawner.close()
 }
 

@@ -151,6 +151,7 @@ func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*ru
 	if err := r.Discard(ctx); err != nil {
 		return nil, fmt.Errorf("removing the cgroup of %s: %w", id, err)
 	}
+	d.unwatchMemory(id)
 	if err := d.removeClass(id); err != nil {
 		return nil, err
 	}

@@ -13,16 +13,28 @@ import (
 )
 
 // watchMemory tells subscribers whenever the kernel kills a process of the
-// container for want of memory. The watch ends with the cgroup, or the driver.
+// container for want of memory. The watch ends with the container's removal, or the
+// driver.
 func (d *Driver) watchMemory(id string, group *cgroup.Group) {
+	ctx, cancel := context.WithCancel(d.life)
+	d.watches.Store(id, cancel)
 	d.background.Go(func() {
-		err := group.WatchOOM(d.life, func() {
+		defer cancel()
+		err := d.memory.Watch(ctx, group, func() {
 			d.events.send(runtime.Event{ID: id, Type: runtime.EventOOM, At: time.Now()})
 		})
 		if err != nil && !errors.Is(err, context.Canceled) && !errdefs.IsNotFound(err) {
 			d.log.Warn("want of memory will not be reported", "container", id, "error", err)
 		}
 	})
+}
+
+// unwatchMemory is for a container that is removed: its cgroup's end is not always
+// an event.
+func (d *Driver) unwatchMemory(id string) {
+	if cancel, ok := d.watches.LoadAndDelete(id); ok {
+		cancel.(context.CancelFunc)()
+	}
 }
 
 // watchMemories is for the containers that an earlier process of the driver made.
