@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/openat2"
 )
 
 // OpenBelow holds, with O_PATH, what a subpath names below a directory that
@@ -19,7 +21,7 @@ func OpenBelow(dir, subpath string) (*os.File, error) {
 		return nil, notAccessible(dir, err)
 	}
 	defer func() { _ = unix.Close(base) }()
-	fd, err := openat2(base, subpath, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openat2.Open(base, subpath, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
 	if errors.Is(err, unix.EXDEV) {
 		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("path concatenation escapes the base directory, base: %s, subpath: %s", dir, subpath))
 	}

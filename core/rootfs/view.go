@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/mount"
+	"github.com/davit-engine/davit/sdk/openat2"
 	davitruntime "github.com/davit-engine/davit/sdk/runtime"
 )
 
@@ -193,25 +194,11 @@ func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // open opens a path below the root, links resolved inside it.
 func (v *View) open(name string, flags uint64) (int, error) {
-	fd, err := openat2(v.root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openat2.Open(v.root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	return fd, nil
-}
-
-// openat2 asks again where a rename anywhere on the machine made the kernel unsure
-// of "..".
-func openat2(dir int, name string, how *unix.OpenHow) (int, error) {
-	const attempts = 128
-	err := error(unix.EAGAIN)
-	for i := 0; i < attempts && (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)); i++ {
-		var fd int
-		if fd, err = unix.Openat2(dir, name, how); err == nil {
-			return fd, nil
-		}
-	}
-	return -1, err
 }
 
 // ReadFile reads a small file, at most 4 MiB of it. What is not a regular file

@@ -18,6 +18,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/openat2"
 )
 
 // MaxDepth is how deep a tree may be: deeper than any path that the kernel takes.
@@ -186,7 +188,7 @@ func (c *copier) subdirectory(source *os.File, st *unix.Stat_t, into *os.File, n
 // link gives a file that was copied under its first name another one.
 func (c *copier) link(first link, into *os.File, name, shown string) error {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV}
-	fd, err := openAgain(int(c.root.Fd()), first.name, how)
+	fd, err := openat2.Open(int(c.root.Fd()), first.name, how)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: first.name, Err: err}
 	}
@@ -203,18 +205,4 @@ func (c *copier) link(first link, into *os.File, name, shown string) error {
 		return &os.LinkError{Op: "link", Old: first.name, New: shown, Err: err}
 	}
 	return nil
-}
-
-// openAgain asks again where a rename on the machine made the kernel unsure of the
-// path.
-func openAgain(dir int, name string, how *unix.OpenHow) (int, error) {
-	const attempts = 128
-	err := error(unix.EAGAIN)
-	for i := 0; i < attempts && (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)); i++ {
-		var fd int
-		if fd, err = unix.Openat2(dir, name, how); err == nil {
-			return fd, nil
-		}
-	}
-	return -1, err
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/davit-engine/davit/sdk/openat2"
 )
 
 // makeMount makes a mount that is attached nowhere yet, or takes the parent's.
@@ -76,7 +78,7 @@ func openBeneath(dir, subdir string) (int, error) {
 		return -1, err
 	}
 	defer func() { _ = unix.Close(base) }()
-	return openAgain(base, subdir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	return openat2.Open(base, subdir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
 }
 
 // newFilesystem mounts a filesystem. Options that together exceed a page (long
@@ -278,20 +280,7 @@ func (s *stage) ensureFile(path string) (int, error) {
 // openInRoot opens a path as if the root filesystem were "/" already. Links
 // that lead through another process (proc's) are not followed.
 func (s *stage) openInRoot(path string, flags uint64) (int, error) {
-	return openAgain(s.root, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-}
-
-// openAgain is openat2 for paths with "..": a rename anywhere on the machine
-// makes the kernel unsure where they lead, and it asks to be asked again.
-func openAgain(dir int, path string, how *unix.OpenHow) (int, error) {
-	const attempts = 128
-	for range attempts {
-		fd, err := unix.Openat2(dir, path, how)
-		if err != unix.EAGAIN && err != unix.EINTR {
-			return fd, err
-		}
-	}
-	return -1, unix.EAGAIN
+	return openat2.Open(s.root, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 }
 
 // ensureDir opens a directory in the root filesystem and makes what is missing.
