@@ -108,7 +108,7 @@ func (m *instance) end() {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(private.Patience(15 * time.Second)):
+	case <-time.After(private.Patience(60 * time.Second)):
 		m.t.Error("the monitor does not end with its process")
 		_ = m.cmd.Kill()
 		<-ended
@@ -123,7 +123,7 @@ func (m *instance) complaints() string {
 // call performs an operation that must succeed.
 func (m *instance) call(request monitor.Request) monitor.Response {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(20*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(60*time.Second))
 	defer cancel()
 	response, err := monitor.Call(ctx, m.socket, request)
 	if err != nil {

@@ -45,7 +45,7 @@ func TestAnIdleMonitorIsSmall(t *testing.T) {
 		if m == busy {
 			most += collected
 		}
-		for deadline := time.Now().Add(private.Patience(5 * time.Second)); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(private.Patience(30 * time.Second)); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			if kib = privateMemory(t, m.cmd.Pid); kib <= most {
 				break
 			}

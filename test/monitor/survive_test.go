@@ -169,7 +169,7 @@ func (m *instance) recorded(code int) error {
 
 func eventually(t *testing.T, fn func() error) {
 	t.Helper()
-	deadline := time.Now().Add(private.Patience(5 * time.Second))
+	deadline := time.Now().Add(private.Patience(30 * time.Second))
 	for {
 		err := fn()
 		if err == nil {

@@ -165,7 +165,7 @@ func (r *oci) state(id string) specs.State {
 // eventually waits for a condition that another process brings about.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(private.Patience(10 * time.Second))
+	deadline := time.Now().Add(private.Patience(30 * time.Second))
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not: %s", what)
