@@ -41,8 +41,14 @@ func (s *stage) setLabel() error {
 	if s.Process.AppArmor != "" {
 		label = "exec " + s.Process.AppArmor
 	}
-	if _, err := unix.Write(s.label, []byte(label)); err != nil {
+	_, err := unix.Write(s.label, []byte(label))
+	switch {
+	case err == nil:
+		return nil
+	case s.Process.AppArmor != "" && errors.Is(err, unix.ENOENT):
+		// Not in errno's words: clients take those for a command that is missing.
+		return fmt.Errorf("unable to apply apparmor profile: the kernel has no profile %q loaded, load it with apparmor_parser", s.Process.AppArmor)
+	default:
 		return fmt.Errorf("%q: %w", label, err)
 	}
-	return nil
 }
