@@ -41,6 +41,7 @@ type Config struct {
 	Plugins    Plugins             `toml:"plugins"`
 	Logs       Logs                `toml:"logs"`
 	Network    Network             `toml:"network"`
+	Images     Images              `toml:"images"`
 	Registries map[string]Registry `toml:"registries"`
 }
 
@@ -96,9 +97,23 @@ type Network struct {
 	DNSOptions []string `toml:"dns_options"`
 }
 
-// Registry is how one registry is reached.
+// Images is how images come from registries.
+type Images struct {
+	MaxConcurrentDownloads int      `toml:"max_concurrent_downloads"`
+	MaxDownloadAttempts    int      `toml:"max_download_attempts"`
+	RegistryTimeout        Duration `toml:"registry_timeout"`
+	CertsDir               string   `toml:"certs_dir"`
+}
+
+// Registry is how one registry is reached; of the key "*" how those are that have no
+// entry.
 type Registry struct {
-	Insecure bool `toml:"insecure"`
+	Mirrors    []string `toml:"mirrors"`
+	Blocked    bool     `toml:"blocked"`
+	Insecure   bool     `toml:"insecure"`
+	CA         string   `toml:"ca"`
+	ClientCert string   `toml:"client_cert"`
+	ClientKey  string   `toml:"client_key"`
 }
 
 // Default is the configuration without a file.
@@ -120,6 +135,10 @@ func Default() Config {
 		},
 		Logs:    Logs{MaxSize: 100 << 20, MaxFile: 3},
 		Network: Network{NetnsPool: 4, ResolvConf: "/etc/resolv.conf"},
+		Images: Images{
+			MaxConcurrentDownloads: 3, MaxDownloadAttempts: 5,
+			RegistryTimeout: Duration(defaultSilence), CertsDir: "/etc/davit/certs.d",
+		},
 	}
 }
 

@@ -33,7 +33,8 @@ func TestDefaultFileShowsEveryKey(t *testing.T) {
 	for _, key := range []string{
 		"root", "run", "listen", "group", "log_level", "cgroup_driver", "cgroup_parent", "[defaults]", "[plugins]", "dirs", "auto_mtls",
 		"start_timeout", "call_timeout", "[plugins.config.", "[logs]", "max_size", "max_file", "[network]", "netns_pool",
-		"resolv_conf", "dns =", "dns_search", "dns_options", "[registries.", "insecure",
+		"resolv_conf", "dns =", "dns_search", "dns_options", "[images]", "max_concurrent_downloads",
+		"max_download_attempts", "registry_timeout", "certs_dir", "[registries.", "mirrors", "blocked", "insecure", "ca", "client_cert", "client_key",
 	} {
 		if !strings.Contains(string(data), "\n"+key) && !strings.Contains(string(data), "\n#"+key) {
 			t.Errorf("%s is not in the default file", key)
@@ -75,8 +76,20 @@ resolv_conf = "/h/resolv.conf"
 dns = ["9.9.9.9", "2620:fe::fe"]
 dns_search = ["a.example"]
 dns_options = ["edns0"]
+[images]
+max_concurrent_downloads = 7
+max_download_attempts = 2
+registry_timeout = "1m"
+certs_dir = "/certs"
 [registries."localhost:5000"]
 insecure = true
+[registries."docker.io"]
+mirrors = ["m.example:5000", "http://n.example/cache"]
+ca = "/ca"
+client_cert = "/cert"
+client_key = "/key"
+[registries."*"]
+blocked = true
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -91,9 +104,14 @@ insecure = true
 				"network-bridge": {"bridge": "b0", "pools": []any{"10.0.0.0/8"}, "mtu": int64(1400)},
 			},
 		},
-		Logs:       Logs{MaxSize: 1 << 30, MaxFile: 5},
-		Network:    Network{ResolvConf: "/h/resolv.conf", DNS: []string{"9.9.9.9", "2620:fe::fe"}, DNSSearch: []string{"a.example"}, DNSOptions: []string{"edns0"}},
-		Registries: map[string]Registry{"localhost:5000": {Insecure: true}},
+		Logs:    Logs{MaxSize: 1 << 30, MaxFile: 5},
+		Network: Network{ResolvConf: "/h/resolv.conf", DNS: []string{"9.9.9.9", "2620:fe::fe"}, DNSSearch: []string{"a.example"}, DNSOptions: []string{"edns0"}},
+		Images:  Images{MaxConcurrentDownloads: 7, MaxDownloadAttempts: 2, RegistryTimeout: Duration(time.Minute), CertsDir: "/certs"},
+		Registries: map[string]Registry{
+			"localhost:5000": {Insecure: true},
+			"docker.io":      {Mirrors: []string{"m.example:5000", "http://n.example/cache"}, CA: "/ca", ClientCert: "/cert", ClientKey: "/key"},
+			"*":              {Blocked: true},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -129,6 +147,15 @@ func TestMistakesAreExplained(t *testing.T) {
 		"[logs]\nmax_file = 0":                                    `must be at least 1`,
 		"[defaults]\nvolume = \"\"":                               `defaults.volume = "": must be the name of a driver`,
 		"[registries.\"https://x\"]\ninsecure=true":               `must be HOST or HOST:PORT`,
+		"[registries.\"x\"]\nmirrors=[\"ftp://y\"]":               `registries."x".mirrors: "ftp://y" must be HOST[:PORT][/PREFIX]`,
+		"[registries.\"x\"]\nmirrors=[\"\"]":                      `registries."x".mirrors: "" must be HOST[:PORT][/PREFIX]`,
+		"[registries.\"x\"]\nmirrors=[\"y\"]\nblocked=true":       `a blocked registry has no use for mirrors`,
+		"[registries.\"x\"]\nclient_cert=\"/y\"":                  `client_cert and client_key need each other`,
+		"[registries.\"x\"]\nca=\"y\"":                            `registries."x".ca = "y": must be an absolute path`,
+		"[registries.\"*\"]\nmirrors=[\"y\"]":                     `have no mirrors and certificates in common`,
+		"[images]\nmax_concurrent_downloads=0":                    `images.max_concurrent_downloads = 0: must be at least 1`,
+		"[images]\nmax_download_attempts=0":                       `images.max_download_attempts = 0: must be at least 1`,
+		"[images]\nregistry_timeout=\"1ms\"":                      `must be at least 1s`,
 		"run = \"/" + strings.Repeat("x", 80) + "\"":              `81 characters are too many`,
 		"cgroup_driver = \"x\"":                                   `none of cgroupfs, systemd`,
 		"cgroup_driver = \"systemd\"\ncgroup_parent = \"/davit\"": `cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`,

@@ -106,10 +106,9 @@ func (c Config) Validate() error {
 			}
 		}
 	}
-	for name := range c.Registries {
-		if name == "" || strings.Contains(name, "/") {
-			wrong("registries: %q must be HOST or HOST:PORT", name)
-		}
+	problems = append(problems, c.Images.problems()...)
+	for name, r := range c.Registries {
+		problems = append(problems, r.problems(name)...)
 	}
 	return errors.Join(problems...)
 }

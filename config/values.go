@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	defaultStart = 10 * time.Second
-	defaultCall  = 2 * time.Minute
+	defaultStart   = 10 * time.Second
+	defaultCall    = 2 * time.Minute
+	defaultSilence = 30 * time.Second
 )
 
 // Duration is a time span written like "1m30s".

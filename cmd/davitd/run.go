@@ -23,8 +23,10 @@ import (
 	"github.com/davit-engine/davit/core/engine"
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/image"
+	"github.com/davit-engine/davit/core/image/fetch"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/registry"
 	"github.com/davit-engine/davit/core/resolvconf"
 	"github.com/davit-engine/davit/core/state"
 	"github.com/davit-engine/davit/core/userns"
@@ -103,7 +105,11 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	images, err := image.Open(ctx, image.Options{Root: filepath.Join(c.Root, "images"), Drivers: plugins, Insecure: insecure(c), Emit: bus.Emit, Log: log})
+	registries := registry.New(registryOptions(c))
+	images, err := image.Open(ctx, image.Options{
+		Root: filepath.Join(c.Root, "images"), Drivers: plugins, Registries: registries,
+		Downloads: fetch.Options{Parallel: c.Images.MaxConcurrentDownloads, Attempts: c.Images.MaxDownloadAttempts}, Emit: bus.Emit, Log: log,
+	})
 	if err != nil {
 		return err
 	}
@@ -124,7 +130,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 		ID: id, Root: c.Root, Run: c.Run, CgroupDriver: c.CgroupDriver, CgroupParent: c.Parent(), AppArmor: defaultProfile(ctx, log), Version: config.Version, Experimental: c.Experimental,
 		Remap: remap, Init: c.Init, InitPath: findInit(c), CDI: cdi.Devices{Dirs: c.CDISpecDirs},
 		LogMaxSize: int64(c.Logs.MaxSize), LogMaxFile: c.Logs.MaxFile,
-		DB: db, Bus: bus, Drivers: plugins, Images: images, Networks: networks, Volumes: volumes, Log: log,
+		DB: db, Bus: bus, Drivers: plugins, Registries: registries, Images: images, Networks: networks, Volumes: volumes, Log: log,
 	})
 	if err != nil {
 		return err
@@ -185,14 +191,12 @@ func engineID(root string) (string, error) {
 	return id, os.Rename(path+".new", path)
 }
 
-func insecure(c config.Config) []string {
-	var list []string
-	for name, registry := range c.Registries {
-		if registry.Insecure {
-			list = append(list, name)
-		}
+func registryOptions(c config.Config) registry.Options {
+	o := registry.Options{Hosts: map[string]registry.Host{}, CertsDir: c.Images.CertsDir, Silence: time.Duration(c.Images.RegistryTimeout)}
+	for name, r := range c.Registries {
+		o.Hosts[name] = registry.Host{Mirrors: r.Mirrors, Blocked: r.Blocked, Insecure: r.Insecure, CA: r.CA, Cert: r.ClientCert, Key: r.ClientKey}
 	}
-	return list
+	return o
 }
 
 func overrides(c config.Config) resolvconf.Overrides {

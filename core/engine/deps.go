@@ -52,7 +52,6 @@ type Images interface {
 	History(ctx context.Context, name string) ([]mobyimage.HistoryResponseItem, error)
 	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
 	Push(ctx context.Context, ref string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
-	Login(ctx context.Context, auth *registry.AuthConfig) error
 	Tag(ctx context.Context, name, ref string) error
 	// Remove untags name, and deletes the image with its last name. inUse answers
 	// the container that uses an image, if any, and whether it runs.
@@ -63,6 +62,15 @@ type Images interface {
 	Import(ctx context.Context, o image.ImportOptions, in io.Reader, out func(jsonstream.Message) error) error
 	// DiskUsage is the size of all blobs, in bytes.
 	DiskUsage(ctx context.Context) (int64, error)
+}
+
+// Registries is what the engine needs of registry.Registries.
+type Registries interface {
+	// Login asks a registry whether it takes the credentials. ErrUnauthenticated if
+	// it does not.
+	Login(ctx context.Context, auth *registry.AuthConfig) error
+	// Info is the configuration in Docker's words.
+	Info() *registry.ServiceConfig
 }
 
 // Networks is what the engine needs of network.Service.

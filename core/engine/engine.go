@@ -45,6 +45,7 @@ type Options struct {
 	DB           *bbolt.DB
 	Bus          *event.Bus
 	Drivers      Drivers
+	Registries   Registries
 	Images       Images
 	Networks     Networks
 	Volumes      Volumes

@@ -83,7 +83,7 @@ func (e *Engine) ImagePush(ctx context.Context, ref string, auth *registry.AuthC
 
 // RegistryLogin implements the API's backend.
 func (e *Engine) RegistryLogin(ctx context.Context, auth *registry.AuthConfig) error {
-	return e.Images.Login(ctx, auth)
+	return e.Registries.Login(ctx, auth)
 }
 
 // ImagePull implements the API's backend.

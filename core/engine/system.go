@@ -14,7 +14,6 @@ import (
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	mobyimage "github.com/moby/moby/api/types/image"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	mobyvolume "github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
@@ -23,6 +22,7 @@ import (
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/filter"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/registry"
 )
 
 // APIVersion and MinAPIVersion are the newest and oldest versions of the Docker
@@ -40,7 +40,8 @@ func (e *Engine) SystemInfo(ctx context.Context) (system.Info, error) {
 		DockerRootDir: e.Root, ServerVersion: e.Version, DefaultRuntime: e.Drivers.Default(plugin.Runtime), Runtimes: map[string]system.RuntimeWithStatus{},
 		LiveRestoreEnabled: true, SystemTime: time.Now().Format(time.RFC3339Nano), NGoroutines: runtime.NumGoroutine(),
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true, IPv4Forwarding: true,
-		RegistryConfig: &registry.ServiceConfig{IndexConfigs: map[string]*registry.IndexInfo{}}, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
+		IndexServerAddress: registry.DockerHub, RegistryConfig: e.Registries.Info(),
+		SecurityOptions:   []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		ExperimentalBuild: e.Experimental,
 		Plugins:           system.PluginsInfo{Log: []string{"json-file", "none"}}, Labels: []string{}, Warnings: []string{},
 	}

@@ -5,57 +5,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
-	"strings"
-	"syscall"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/jsonstream"
-	"github.com/moby/moby/api/types/registry"
+	mobyregistry "github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/davit-engine/davit/core/image/fetch"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/registry"
 )
 
-// parallelDownloads is how many layers of one image are fetched at once.
-const parallelDownloads = 4
+// manifestTries is how often a manifest is asked for, with short breaks: nothing has
+// been said to the client yet, which waits.
+const manifestTries = 3
 
 // Pull fetches an image from its registry, for one platform (empty: the host's),
 // and unpacks it with the default storage driver. The name is set when everything
 // is here and proven.
-func (s *Store) Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error {
+func (s *Store) Pull(ctx context.Context, ref, platform string, auth *mobyregistry.AuthConfig, out func(jsonstream.Message) error) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
 	}
-	named = reference.TagNameOnly(named)
-	matcher := platforms.Default()
+	p := &pull{Store: s, named: reference.TagNameOnly(named), platform: platforms.DefaultSpec(), matcher: platforms.Default(), out: newProgress(out)}
 	if platform != "" {
-		p, err := platforms.Parse(platform)
-		if err != nil {
+		if p.platform, err = platforms.Parse(platform); err != nil {
 			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
-		matcher = platforms.OnlyStrict(p)
+		p.matcher = platforms.Only(p.platform)
 	}
 	ctx, done, err := s.leased(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	p := &pull{Store: s, named: named, matcher: matcher, out: newProgress(out)}
-	if p.repository, p.options, err = s.remoteRepository(named, auth); err != nil {
+	if p.sources, err = s.Registries.ForPull(p.named, auth); err != nil {
 		return err
 	}
 	return p.run(ctx)
@@ -64,45 +58,45 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *registry.A
 // pull is one image on its way.
 type pull struct {
 	*Store
-	named      reference.Named
-	matcher    platforms.MatchComparer
-	repository name.Repository
-	options    []remote.Option
-	out        *progress
+	named    reference.Named
+	platform ocispec.Platform
+	matcher  platforms.MatchComparer
+	sources  []*registry.Repository // the first has the image, when it is known which does
+	out      *progress
 }
 
 func (p *pull) run(ctx context.Context) error {
 	label := "latest"
-	var ref name.Reference
 	switch n := p.named.(type) {
 	case reference.Digested:
 		label = n.Digest().String()
-		ref = p.repository.Digest(label)
 	case reference.Tagged:
 		label = n.Tag()
-		ref = p.repository.Tag(label)
 	}
-	options := append(slices.Clone(p.options), remote.WithContext(ctx))
-	found, err := remote.Get(ref, options...)
+	target, err := p.document(ctx, label)
 	if err != nil {
 		return p.explain(err)
-	}
-	p.out.say(label, "Pulling from "+reference.Path(p.named))
-	target := descriptor(found.Descriptor)
-	if err := p.write(ctx, target, bytes.NewReader(found.Manifest)); err != nil {
-		return err
 	}
 	manifest := target
 	if images.IsIndexType(target.MediaType) {
 		if manifest, err = p.choose(ctx, target); err != nil {
 			return err
 		}
+		found, err := p.document(ctx, manifest.Digest.String())
+		switch {
+		case err != nil:
+			return p.explain(err)
+		case found.Size != manifest.Size:
+			return fmt.Errorf("manifest %s has %d bytes, and %d by its index: %w", found.Digest, found.Size, manifest.Size, registry.ErrVerification)
+		}
+		manifest.MediaType = found.MediaType
 	}
-	img, err := remote.Image(p.repository.Digest(manifest.Digest.String()), options...)
+	m, err := p.usable(ctx, manifest)
 	if err != nil {
-		return p.explain(err)
+		return err
 	}
-	if err := p.fetch(ctx, manifest, img); err != nil {
+	p.out.say(label, "Pulling from "+reference.Path(p.named))
+	if err := p.fetch(ctx, m, func(int) {}); err != nil {
 		return p.explain(err)
 	}
 	return p.finish(ctx, target)
@@ -110,6 +104,42 @@ func (p *pull) run(ctx context.Context) error {
 
 func descriptor(d v1.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: string(d.MediaType), Digest: digest.Digest(d.Digest.String()), Size: d.Size}
+}
+
+// document brings a manifest or index from the first source that has it, which is
+// the first to be asked for its blobs then.
+func (p *pull) document(ctx context.Context, ref string) (ocispec.Descriptor, error) {
+	var failed error
+	for i, source := range p.sources {
+		body, d, err := p.patiently(ctx, source, ref)
+		if err == nil {
+			p.sources = p.sources[i:]
+			return d, p.write(ctx, d, bytes.NewReader(body))
+		}
+		if ctx.Err() != nil {
+			return d, err
+		}
+		if i < len(p.sources)-1 {
+			p.Log.Info("a mirror does not have an image: the next is asked", "mirror", source.String(), "reference", ref, "error", err)
+		}
+		failed = err // the registry itself is the last
+	}
+	return ocispec.Descriptor{}, failed
+}
+
+func (p *pull) patiently(ctx context.Context, source *registry.Repository, ref string) (body []byte, d ocispec.Descriptor, err error) {
+	for try := range manifestTries {
+		body, d, err = source.Manifest(ctx, ref)
+		if err == nil || try == manifestTries-1 || !registry.MayPass(err) || isAbsent(err) || registry.RetryAfter(err) > time.Second {
+			break
+		}
+		select {
+		case <-time.After(max(registry.RetryAfter(err), 100*time.Millisecond<<(2*try))):
+		case <-ctx.Done():
+			return nil, d, context.Cause(ctx)
+		}
+	}
+	return body, d, err
 }
 
 // choose picks the manifest for the platform from an index that is here.
@@ -122,66 +152,98 @@ func (p *pull) choose(ctx context.Context, target ocispec.Descriptor) (ocispec.D
 		return d.Platform == nil || !p.matcher.Match(*d.Platform)
 	})
 	if len(fits) == 0 {
-		return target, errdefs.ErrNotFound.WithMessage("no matching manifest for " + platforms.Format(platforms.DefaultSpec()) + " in the manifest list entries")
+		return target, errdefs.ErrNotFound.WithMessage("no matching manifest for " + platforms.Format(p.platform) + " in the manifest list entries")
 	}
-	return choose(fits, p.matcher), nil
+	chosen := choose(fits, p.matcher)
+	if images.IsIndexType(chosen.MediaType) {
+		return target, errdefs.ErrNotImplemented.WithMessage("an index within an index is not supported")
+	}
+	return chosen, registry.CheckDescriptor(chosen)
 }
 
-// fetch brings manifest, configuration and layers, the layers in parallel.
-func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, img v1.Image) error {
-	body, err := img.RawManifest()
+// usable reads a manifest that is here, and refuses what davit could not run before
+// anything is fetched for it.
+func (p *pull) usable(ctx context.Context, d ocispec.Descriptor) (ocispec.Manifest, error) {
+	var m ocispec.Manifest
+	switch {
+	case registry.IsSchema1(d):
+		return m, errdefs.ErrInvalidArgument.WithMessage("[DEPRECATION NOTICE] Docker Image Format v1 and Docker Image manifest version 2, schema 1 support is disabled by default and will be removed in an upcoming release. Suggest the author of " +
+			p.named.String() + " to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/")
+	case images.IsIndexType(d.MediaType):
+		return m, errdefs.ErrNotImplemented.WithMessage("an index within an index is not supported")
+	}
+	m, err := p.manifest(ctx, d)
 	if err != nil {
+		return m, err
+	}
+	if !images.IsConfigType(m.Config.MediaType) && m.Config.MediaType != "application/octet-stream" {
+		return m, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("%s is not an image: unsupported media type %s of its configuration", reference.FamiliarString(p.named), m.Config.MediaType))
+	}
+	if m.Config.Size > registry.MaxDocument {
+		return m, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("the configuration of %s has %d bytes, at most %d are read", reference.FamiliarString(p.named), m.Config.Size, registry.MaxDocument))
+	}
+	for _, layer := range m.Layers {
+		switch {
+		case images.IsNonDistributable(layer.MediaType):
+			return m, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("layer %s is a foreign layer (%s), which registries do not distribute: davit does not fetch it from elsewhere", layer.Digest, layer.MediaType))
+		case !images.IsLayerType(layer.MediaType):
+			return m, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("unsupported media type %s of layer %s", layer.MediaType, layer.Digest))
+		}
+	}
+	for _, blob := range append(slices.Clone(m.Layers), m.Config) {
+		if err := registry.CheckDescriptor(blob); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+// fetch brings configuration and layers, several at once. here is called once for
+// each layer as soon as its blob is in the content store and proven, in any order and
+// from several goroutines at once; fetch returns after all of them have.
+func (p *pull) fetch(ctx context.Context, m ocispec.Manifest, here func(layer int)) error {
+	if err := p.hold(ctx, append(slices.Clone(m.Layers), m.Config)...); err != nil {
 		return err
 	}
-	if err := p.write(ctx, target, bytes.NewReader(body)); err != nil {
-		return err
-	}
-	manifest, err := p.manifest(ctx, target)
-	if err != nil {
-		return err
-	}
-	for _, layer := range manifest.Layers {
+	for _, layer := range m.Layers {
 		p.out.say(short(layer.Digest), "Pulling fs layer")
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelDownloads)
 	group.Go(func() error {
-		config, err := img.RawConfigFile()
-		if err != nil {
-			return fmt.Errorf("fetching the image configuration: %w", err)
+		err := p.fetcher.Fetch(ctx, m.Config, p.sources, func(fetch.Status) {})
+		if errors.Is(err, registry.ErrVerification) {
+			return fmt.Errorf("image config verification failed for digest %s: %w", m.Config.Digest, err)
 		}
-		return p.write(ctx, manifest.Config, bytes.NewReader(config))
+		return err
 	})
-	for _, layer := range manifest.Layers {
-		group.Go(func() error { return p.layer(ctx, layer, img) })
+	for i, layer := range m.Layers {
+		group.Go(func() error {
+			if err := p.layer(ctx, layer); err != nil {
+				return err
+			}
+			here(i)
+			return nil
+		})
 	}
 	return group.Wait()
 }
 
-func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, img v1.Image) error {
+func (p *pull) layer(ctx context.Context, d ocispec.Descriptor) error {
+	id := short(d.Digest)
 	if _, err := p.content.Info(ctx, d.Digest); err == nil {
-		p.out.say(short(d.Digest), "Already exists")
-		return p.hold(ctx, d.Digest)
+		p.out.say(id, "Already exists")
+		return nil
 	}
-	hash, err := v1.NewHash(d.Digest.String())
-	if err != nil {
-		return err
+	err := p.fetcher.Fetch(ctx, d, p.sources, p.out.download(id, d.Size))
+	if errors.Is(err, registry.ErrVerification) {
+		return fmt.Errorf("filesystem layer verification failed for digest %s: %w", d.Digest, err)
 	}
-	layer, err := img.LayerByDigest(hash)
-	if err != nil {
-		return err
-	}
-	// ggcr checks size and digest while it reads, the content store once more.
-	body, err := layer.Compressed()
 	if err != nil {
 		return fmt.Errorf("fetching layer %s: %w", d.Digest, err)
 	}
-	defer func() { _ = body.Close() }()
-	if err := p.write(ctx, d, p.out.meter(short(d.Digest), "Downloading", d.Size, body)); err != nil {
-		return fmt.Errorf("fetching layer %s: %w", d.Digest, err)
-	}
-	p.comesFrom(ctx, d.Digest, p.repository.RegistryStr(), p.repository.RepositoryStr())
-	p.out.say(short(d.Digest), "Download complete")
+	from := p.sources[0].Name()
+	p.comesFrom(ctx, d.Digest, from.RegistryStr(), from.RepositoryStr())
+	p.out.say(id, "Download complete")
 	return nil
 }
 
@@ -219,116 +281,4 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	return p.out.err()
 }
 
-// name sets an image's name. What had it before keeps its ID, as a dangling
-// image, if it has no other name.
-func (s *Store) name(ctx context.Context, full string, target ocispec.Descriptor, labels map[string]string) (before *images.Image, err error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	before, err = s.setName(ctx, images.Image{Name: full, Target: target, Labels: labels})
-	if err != nil {
-		return nil, fmt.Errorf("naming the image %s: %w", full, err)
-	}
-	if before != nil && before.Target.Digest != target.Digest {
-		if err := s.keep(ctx, before.Target); err != nil {
-			return nil, err
-		}
-	}
-	// An image that got a name dangles no more.
-	if !strings.HasPrefix(full, dangling) {
-		if err := s.names.Delete(ctx, dangling+target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
-			return nil, err
-		}
-	}
-	return before, s.refresh(ctx)
-}
-
-// keep gives a target that lost its last name a name that nobody sees.
-func (s *Store) keep(ctx context.Context, target ocispec.Descriptor) error {
-	list, err := s.names.List(ctx, "target.digest=="+target.Digest.String())
-	if err != nil || len(list) > 0 {
-		return err
-	}
-	_, err = s.setName(ctx, images.Image{Name: dangling + target.Digest.String(), Target: target})
-	return err
-}
-
 func short(d digest.Digest) string { return d.Encoded()[:min(12, len(d.Encoded()))] }
-
-// explain words a registry's refusal as Docker does.
-func (p *pull) explain(err error) error {
-	var refused *transport.Error
-	if !errors.As(err, &refused) {
-		return err
-	}
-	familiar := reference.FamiliarString(p.named)
-	text := refused.Error()
-	if len(refused.Errors) > 0 {
-		d := refused.Errors[0]
-		text = strings.ToLower(strings.ReplaceAll(string(d.Code), "_", " ")) + ": " + d.Message
-	}
-	switch refused.StatusCode {
-	case http.StatusNotFound:
-		if slices.ContainsFunc(refused.Errors, func(d transport.Diagnostic) bool { return d.Code == transport.NameUnknownErrorCode }) {
-			break
-		}
-		return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("manifest for %s not found: %s", familiar, text))
-	case http.StatusUnauthorized, http.StatusForbidden:
-	case http.StatusTooManyRequests:
-		return errdefs.ErrResourceExhausted.WithMessage("toomanyrequests: " + text)
-	default:
-		return fmt.Errorf("registry %s: %w: %w", reference.Domain(p.named), err, errdefs.ErrUnavailable)
-	}
-	return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("pull access denied for %s, repository does not exist or may require 'docker login': %s",
-		reference.FamiliarName(p.named), text))
-}
-
-// isHostError tells a fault of this host's disk or memory from one of the input.
-func isHostError(err error) bool {
-	return slices.ContainsFunc([]error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.ENOMEM}, func(host error) bool { return errors.Is(err, host) })
-}
-
-// progress sends messages in order; the first failure is kept for the end, since
-// a client that went away does not stop a pull others may wait for.
-type progress struct {
-	lock   chan struct{}
-	out    func(jsonstream.Message) error
-	failed error
-}
-
-func newProgress(out func(jsonstream.Message) error) *progress {
-	return &progress{lock: make(chan struct{}, 1), out: out}
-}
-
-func (p *progress) send(m jsonstream.Message) {
-	p.lock <- struct{}{}
-	defer func() { <-p.lock }()
-	if p.failed == nil {
-		p.failed = p.out(m)
-	}
-}
-
-func (p *progress) say(id, status string) { p.send(jsonstream.Message{ID: id, Status: status}) }
-
-func (p *progress) err() error { return p.failed }
-
-// meter reports each half mebibyte that passes.
-func (p *progress) meter(id, status string, total int64, body io.Reader) io.Reader {
-	return &meter{Reader: body, progress: p, id: id, status: status, total: total}
-}
-
-type meter struct {
-	io.Reader
-	*progress
-	id, status           string
-	total, current, last int64
-}
-
-func (m *meter) Read(b []byte) (int, error) {
-	n, err := m.Reader.Read(b)
-	m.current += int64(n)
-	if m.current-m.last >= 1<<19 {
-		m.last = m.current
-		m.send(jsonstream.Message{ID: m.id, Status: m.status, Progress: &jsonstream.Progress{Current: m.current, Total: m.total}})
-	}
-	return n, err
-}

@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,12 +12,13 @@ import (
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/moby/api/types/auxprogress"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/jsonstream"
-	"github.com/moby/moby/api/types/registry"
+	mobyregistry "github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-engine/davit/core/registry"
 )
 
 // parallelUploads is how many layers of one image are sent at once, as in Docker.
@@ -28,7 +28,7 @@ const parallelUploads = 5
 // repository if it names none. Blobs that the registry has are not sent, and those
 // that it has in a repository they came from are mounted there. ErrNotFound if
 // there is no such image.
-func (s *Store) Push(ctx context.Context, ref string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error {
+func (s *Store) Push(ctx context.Context, ref string, auth *mobyregistry.AuthConfig, out func(jsonstream.Message) error) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
@@ -41,11 +41,11 @@ func (s *Store) Push(ctx context.Context, ref string, auth *registry.AuthConfig,
 	if err != nil {
 		return err
 	}
-	repository, options, err := s.remoteRepository(named, auth)
+	to, err := s.Registries.ForPush(named, auth)
 	if err != nil {
 		return err
 	}
-	p := &push{Store: s, named: reference.TrimNamed(named), repository: repository, options: append(options, remote.WithContext(ctx), remote.WithJobs(parallelUploads)), out: newProgress(out)}
+	p := &push{Store: s, named: reference.TrimNamed(named), repository: to.Name(), options: append(to.Remote(ctx), remote.WithJobs(parallelUploads)), out: newProgress(out)}
 	p.out.say("", "The push refers to repository ["+p.named.Name()+"]")
 	for _, record := range wanted {
 		if err := p.send(ctx, record); err != nil {
@@ -180,19 +180,17 @@ func (p *push) isWhole(ctx context.Context, d ocispec.Descriptor) bool {
 	return true
 }
 
-// explain words a registry's refusal as Docker does.
+// explain words a registry's refusal of a push as Docker does.
 func (p *push) explain(err error) error {
-	var refused *transport.Error
-	if !errors.As(err, &refused) {
-		return err
+	refused := registry.Refusal(err)
+	if refused == nil {
+		return unanswered(p.named, err)
 	}
 	switch refused.StatusCode {
 	case http.StatusUnauthorized:
-		return errdefs.ErrUnauthenticated.WithMessage(refusal(refused))
+		return errdefs.ErrUnauthenticated.WithMessage(registry.Diagnosis(refused))
 	case http.StatusForbidden:
-		return errdefs.ErrPermissionDenied.WithMessage(refusal(refused))
-	case http.StatusTooManyRequests:
-		return errdefs.ErrResourceExhausted.WithMessage(refusal(refused))
+		return errdefs.ErrPermissionDenied.WithMessage(registry.Diagnosis(refused))
 	}
-	return fmt.Errorf("registry %s: %w: %w", reference.Domain(p.named), err, errdefs.ErrUnavailable)
+	return unanswered(p.named, err)
 }

@@ -229,7 +229,7 @@ func (s *Store) sweep(ctx context.Context, driver storage.Driver) error {
 }
 
 // Prune deletes images that no container uses: those without a name, or with
-// dangling=false all.
+// dangling=false all. What is left of downloads that did not end goes, too.
 func (s *Store) Prune(ctx context.Context, f filter.Args, inUse InUse) (mobyimage.PruneReport, error) {
 	report := mobyimage.PruneReport{ImagesDeleted: []mobyimage.DeleteResponse{}}
 	if err := f.Validate("dangling", "label", "label!", "until"); err != nil {
@@ -266,6 +266,12 @@ func (s *Store) Prune(ctx context.Context, f filter.Args, inUse InUse) (mobyimag
 		}
 		report.SpaceReclaimed += uint64(img.Size)
 	}
+	unfinished, err := s.fetcher.DropUnfinished(ctx)
+	if err != nil {
+		return report, err
+	}
+	report.SpaceReclaimed += uint64(unfinished)
+	s.collect(ctx)
 	s.Emit(events.Message{Type: events.ImageEventType, Action: events.ActionPrune, Actor: events.Actor{Attributes: map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)}}})
 	return report, nil
 }

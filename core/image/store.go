@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
@@ -24,7 +25,9 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/davit-engine/davit/core/image/fetch"
 	"github.com/davit-engine/davit/core/plugin"
+	"github.com/davit-engine/davit/core/registry"
 	"github.com/davit-engine/davit/sdk/storage"
 )
 
@@ -43,11 +46,15 @@ type Drivers interface {
 
 // Options are what a store is made of.
 type Options struct {
-	Root     string // persistent directory of blobs and names
-	Drivers  Drivers
-	Insecure []string // registries (host or host:port) that may be plain HTTP
-	Emit     func(events.Message)
-	Log      *slog.Logger
+	Root    string // persistent directory of blobs and names
+	Drivers Drivers
+	// Registries are how registries are reached, and Downloads how blobs come from
+	// them; its store is set by Open.
+	Registries *registry.Registries
+	Downloads  fetch.Options
+
+	Emit func(events.Message)
+	Log  *slog.Logger
 }
 
 // Store keeps the images of one engine. It is safe for concurrent use.
@@ -58,6 +65,7 @@ type Store struct {
 	content content.Store
 	names   images.Store
 	leases  leases.Manager
+	fetcher *fetch.Fetcher
 
 	unpacking singleflight.Group
 	writing   digestLocks
@@ -89,6 +97,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		Options: o, bolt: bolt, db: db, content: db.ContentStore(),
 		names: metadata.NewImageStore(db), leases: metadata.NewLeaseManager(db),
 	}
+	o.Downloads.Store = s.content
+	s.fetcher = fetch.New(o.Downloads)
 	if err := s.refresh(scope(ctx)); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the images: %w", err), bolt.Close())
 	}
@@ -142,13 +152,26 @@ func (s *Store) write(ctx context.Context, d ocispec.Descriptor, body io.Reader)
 	return err
 }
 
-// hold keeps a blob that is here from being collected while ctx's lease lasts.
-func (s *Store) hold(ctx context.Context, d digest.Digest) error {
+// hold keeps blobs, those that are here and those that will be, from being collected
+// while ctx's lease lasts.
+func (s *Store) hold(ctx context.Context, blobs ...ocispec.Descriptor) error {
 	lease, ok := leases.FromContext(ctx)
 	if !ok {
 		return nil
 	}
-	return s.leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: d.String(), Type: "content"})
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		for _, d := range blobs {
+			if err := s.leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: d.Digest.String(), Type: "content"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("keeping image content: %w", err)
+	}
+	return nil
 }
 
 // digestLocks lets one write each blob at a time.

@@ -2,9 +2,10 @@ package e2e
 
 import (
 	"bytes"
-	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
@@ -24,6 +25,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/davit-engine/davit/test/private"
 )
 
 // realRegistry runs Debian's docker-registry on loopback.
@@ -145,7 +148,8 @@ func TestAnImageInUseStays(t *testing.T) {
 // TestDamagedImages gives the engine what a broken or hostile registry would.
 func TestDamagedImages(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, "davit", engine)
+	e := ownEngine(t, private.Options{Tables: "[images]\nmax_download_attempts = 2\n"})
+	c := newClient(t, "davit", e)
 	layer := func(body string) v1.Layer { return static.NewLayer([]byte(body), types.DockerUncompressedLayer) }
 	image := func(layers ...v1.Layer) v1.Image {
 		img, err := mutate.AppendLayers(empty.Image, layers...)
@@ -165,7 +169,7 @@ func TestDamagedImages(t *testing.T) {
 	defer server.Close()
 	ref := strings.TrimPrefix(server.URL, "http://") + "/bad/image:1"
 	before := c.ok("images", "-q")
-	layersBefore := storageLayers(t)
+	layersBefore, blobsBefore := storageLayers(t, e), storedBlobs(t, e)
 
 	t.Run("not an archive", func(t *testing.T) {
 		push(t, ref, image(layer(strings.Repeat("this is no tar archive", 100))))
@@ -228,9 +232,11 @@ func TestDamagedImages(t *testing.T) {
 		c.ok("rmi", ref)
 	})
 	c.equal(c.ok("images", "-q"), before)
-	if after := storageLayers(t); after != layersBefore {
+	if after := storageLayers(t, e); after != layersBefore {
 		t.Errorf("%d layers in the storage driver, before %d", after, layersBefore)
 	}
+	c.ok("image", "prune", "-f")
+	c.equal(storedBlobs(t, e), blobsBefore)
 	c.with("no archive at all").fails(1, "", "load")
 	c.with("no archive at all").fails(1, "corrupt", "import", "-", "x")
 }
@@ -260,15 +266,29 @@ func layerDigest(t *testing.T, img v1.Image) string {
 	return digest.String()
 }
 
-// storageLayers counts the directories of the storage driver that other tests do
-// not make: those of images.
-func storageLayers(t *testing.T) int {
+// storageLayers counts the layers of images in the storage driver, and what is being
+// unpacked.
+func storageLayers(t *testing.T, e *private.Engine) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	out, err := engine.Command(ctx, "davit", "images", "-aq").Output()
-	if err != nil {
-		t.Fatal(err)
+	layers, err := filepath.Glob(filepath.Join(e.Root, "drivers/storage-overlay/s/*/fs"))
+	if err != nil || len(layers) == 0 {
+		t.Fatalf("no layers, though busybox is here: %v", err)
 	}
-	return len(strings.Fields(string(out)))
+	return len(layers)
+}
+
+// storedBlobs lists what is in the content store, parts of blobs too.
+func storedBlobs(t *testing.T, e *private.Engine) string {
+	t.Helper()
+	var list []string
+	for _, dir := range []string{"blobs/sha256", "ingest"} {
+		entries, err := os.ReadDir(filepath.Join(e.Root, "images", "content", dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			list = append(list, dir+"/"+entry.Name())
+		}
+	}
+	return strings.Join(list, "\n")
 }

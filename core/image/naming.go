@@ -1,0 +1,44 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// name sets an image's name. What had it before keeps its ID, as a dangling
+// image, if it has no other name.
+func (s *Store) name(ctx context.Context, full string, target ocispec.Descriptor, labels map[string]string) (before *images.Image, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	before, err = s.setName(ctx, images.Image{Name: full, Target: target, Labels: labels})
+	if err != nil {
+		return nil, fmt.Errorf("naming the image %s: %w", full, err)
+	}
+	if before != nil && before.Target.Digest != target.Digest {
+		if err := s.keep(ctx, before.Target); err != nil {
+			return nil, err
+		}
+	}
+	// An image that got a name dangles no more.
+	if !strings.HasPrefix(full, dangling) {
+		if err := s.names.Delete(ctx, dangling+target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
+			return nil, err
+		}
+	}
+	return before, s.refresh(ctx)
+}
+
+// keep gives a target that lost its last name a name that nobody sees.
+func (s *Store) keep(ctx context.Context, target ocispec.Descriptor) error {
+	list, err := s.names.List(ctx, "target.digest=="+target.Digest.String())
+	if err != nil || len(list) > 0 {
+		return err
+	}
+	_, err = s.setName(ctx, images.Image{Name: dangling + target.Digest.String(), Target: target})
+	return err
+}

@@ -1,0 +1,123 @@
+package registry
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// ErrVerification is of content that is not what its digest or size says.
+var ErrVerification = errors.New("verification failed")
+
+// Diagnosis is what a registry said when it refused, in Docker's form.
+func Diagnosis(err *transport.Error) string {
+	if len(err.Errors) == 0 { // the answer of a HEAD has no body
+		switch err.StatusCode {
+		case http.StatusUnauthorized:
+			return "unauthorized: authentication required"
+		case http.StatusForbidden:
+			return "denied: requested access to the resource is denied"
+		}
+		return strings.ToLower(http.StatusText(err.StatusCode)) + ": " + err.Error()
+	}
+	d := err.Errors[0]
+	return strings.ToLower(strings.ReplaceAll(string(d.Code), "_", " ")) + ": " + d.Message
+}
+
+// delayed is a refusal of a registry that says when to come again.
+type delayed struct {
+	error
+	after time.Duration
+}
+
+// Unwrap answers the refusal.
+func (d *delayed) Unwrap() error { return d.error }
+
+// later adds a Retry-After header (RFC 9110, 10.2.3) to a refusal.
+func later(err error, header string) error {
+	if header == "" {
+		return err
+	}
+	if seconds, parsed := strconv.ParseInt(header, 10, 32); parsed == nil && seconds >= 0 {
+		return &delayed{err, time.Duration(seconds) * time.Second}
+	}
+	if at, parsed := http.ParseTime(header); parsed == nil {
+		return &delayed{err, max(0, time.Until(at))}
+	}
+	return err
+}
+
+// RetryAfter is how long a registry that refused wants to be left alone; zero if it
+// did not say.
+func RetryAfter(err error) time.Duration {
+	var d *delayed
+	if errors.As(err, &d) {
+		return d.after
+	}
+	return 0
+}
+
+// Refusal answers a registry's refusal within an error, or nil.
+func Refusal(err error) *transport.Error {
+	var refused *transport.Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	return nil
+}
+
+// MayPass says whether the same request may succeed later: faults of the network and
+// of servers may, refusals and certificates that nobody vouches for do not.
+func MayPass(err error) bool {
+	if refused := Refusal(err); refused != nil {
+		switch refused.StatusCode {
+		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return true
+		}
+		return false
+	}
+	if errors.Is(err, errSilent) {
+		return true
+	}
+	var (
+		unknown   x509.UnknownAuthorityError
+		wrongHost x509.HostnameError
+		wrong     x509.CertificateInvalidError
+		certs     *tls.CertificateVerificationError
+		header    tls.RecordHeaderError
+		alert     tls.AlertError
+		noHost    *net.DNSError
+	)
+	switch {
+	case errors.As(err, &unknown), errors.As(err, &wrongHost), errors.As(err, &wrong), errors.As(err, &certs), errors.As(err, &header), errors.As(err, &alert),
+		errors.Is(err, errPlainHTTP), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, ErrVerification):
+		return false
+	case errors.As(err, &noHost):
+		return noHost.IsTemporary || noHost.IsTimeout
+	}
+	var request *url.Error
+	var network net.Error
+	return errors.As(err, &request) || errors.As(err, &network)
+}
+
+// plain leaves out that the library tried without TLS, too, where that is not allowed.
+func plain(err error) error {
+	var request *url.Error
+	if !errors.Is(err, errPlainHTTP) || !errors.As(err, &request) {
+		return err
+	}
+	if errors.Is(request, errPlainHTTP) && request.URL != "" && strings.HasPrefix(request.URL, "http:") {
+		return fmt.Errorf("%s %q: %w", strings.ToUpper(request.Op), request.URL, errPlainHTTP)
+	}
+	return request
+}
