@@ -46,7 +46,7 @@ func containerCommands(a *app) []*cobra.Command {
 				return err
 			}),
 		},
-		exportCommand(a),
+		commitCommand(a), exportCommand(a),
 	}
 }
 

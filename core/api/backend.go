@@ -64,6 +64,7 @@ type Containers interface {
 	ContainerStatPath(ctx context.Context, name, path string) (container.PathStat, error)
 	ContainerArchive(ctx context.Context, name, path string) (io.ReadCloser, container.PathStat, error)
 	ContainerExtract(ctx context.Context, name, path string, o ExtractOptions, content io.Reader) error
+	ContainerCommit(ctx context.Context, name string, o CommitOptions) (imageID string, err error)
 	ContainerExport(ctx context.Context, name string) (io.ReadCloser, error)
 }
 
@@ -144,5 +145,6 @@ type (
 	AttachOptions          = backend.AttachOptions
 	ExtractOptions         = backend.ExtractOptions
 	ImageListOptions       = backend.ImageListOptions
+	CommitOptions          = backend.CommitOptions
 	ImageImportOptions     = backend.ImageImportOptions
 )

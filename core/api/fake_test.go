@@ -43,6 +43,7 @@ type fake struct {
 	push    func(ref string, auth *registry.AuthConfig, out Progress) error
 	imports func(o ImageImportOptions, in io.Reader, out Progress) error
 	image   func(name string) (image.InspectResponse, error)
+	commit  func(name string, o CommitOptions) (string, error)
 	save    func(names []string, out io.Writer) error
 	events  func(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error
 }
@@ -112,6 +113,10 @@ func (f fake) RegistryLogin(_ context.Context, auth *registry.AuthConfig) error 
 
 func (f fake) ImagePull(_ context.Context, ref, platform string, auth *registry.AuthConfig, out Progress) error {
 	return f.pull(ref, platform, auth, out)
+}
+
+func (f fake) ContainerCommit(_ context.Context, name string, o CommitOptions) (string, error) {
+	return f.commit(name, o)
 }
 
 func (f fake) ImageImport(_ context.Context, o ImageImportOptions, in io.Reader, out Progress) error {

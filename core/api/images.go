@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
 )
 
@@ -13,6 +14,7 @@ func (s *server) imageRoutes() {
 	s.handle("GET /images/json", s.imageList)
 	s.handle("POST /auth", s.login)
 	s.handle("POST /images/create", s.imageCreate)
+	s.handle("POST /commit", s.commit)
 	s.handle("POST /images/prune", s.imagesPrune)
 	s.handle("POST /images/load", s.imageLoad)
 	s.handle("GET /images/get", s.imagesSave)
@@ -140,6 +142,27 @@ func (s *server) imageCreate(w http.ResponseWriter, r *http.Request) error {
 	return progressing(w, func(out Progress) error {
 		return s.Backend.ImagePull(r.Context(), ref, q.Get("platform"), auth, out)
 	})
+}
+
+// commit makes an image of a container.
+func (s *server) commit(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	name := q.Get("container")
+	if name == "" {
+		return invalid("container is needed")
+	}
+	o := CommitOptions{
+		Repo: q.Get("repo"), Tag: q.Get("tag"), Author: q.Get("author"), Comment: q.Get("comment"), Changes: q["changes"],
+		Pause: q.Get("pause") == "" || flag(q, "pause"),
+	}
+	if err := readJSON(r, &o.Config, true); err != nil {
+		return err
+	}
+	id, err := s.Backend.ContainerCommit(r.Context(), name, o)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, container.CommitResponse{ID: id})
 }
 
 func registryAuth(r *http.Request) (*registry.AuthConfig, error) {

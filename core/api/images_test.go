@@ -13,8 +13,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/registry"
 )
 
@@ -227,4 +229,36 @@ func TestLogin(t *testing.T) {
 	}
 	refused(t, ask(t, fake{}, http.MethodPost, "/auth", `{"password":"wrong"}`), http.StatusUnauthorized, "unauthorized: incorrect username or password")
 	refused(t, ask(t, fake{}, http.MethodPost, "/auth", `{`), http.StatusBadRequest, "invalid JSON: unexpected EOF")
+}
+
+func TestACommitSaysWhatItIsAskedFor(t *testing.T) {
+	for request, c := range map[string]struct {
+		body string
+		want CommitOptions
+	}{
+		"/commit?container=web": {"", CommitOptions{Pause: true}},
+		"/commit?container=web&repo=app&tag=v1&author=me&comment=hi&pause=0&changes=CMD+x&changes=ENV+A%3D1": {"null", CommitOptions{
+			Repo: "app", Tag: "v1", Author: "me", Comment: "hi", Changes: []string{"CMD x", "ENV A=1"},
+		}},
+		"/commit?container=web&pause=true": {`{"Cmd":["y"],"ExposedPorts":{"80/tcp":{}}}`, CommitOptions{
+			Pause: true, Config: &container.Config{Cmd: []string{"y"}, ExposedPorts: network.PortSet{network.MustParsePort("80/tcp"): {}}},
+		}},
+	} {
+		var got CommitOptions
+		b := fake{commit: func(name string, o CommitOptions) (string, error) {
+			if got = o; name != "web" {
+				t.Errorf("commits %q", name)
+			}
+			return "sha256:abc", nil
+		}}
+		w := ask(t, b, http.MethodPost, request, c.body)
+		if w.Code != http.StatusCreated || w.Body.String() != `{"Id":"sha256:abc"}`+"\n" {
+			t.Errorf("%s is answered %d %s", request, w.Code, w.Body)
+		}
+		if diff := cmp.Diff(c.want, got, cmp.Comparer(func(a, b network.Port) bool { return a == b })); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", request, diff)
+		}
+	}
+	refused(t, ask(t, fake{}, http.MethodPost, "/commit", ""), http.StatusBadRequest, "container is needed")
+	refused(t, ask(t, fake{}, http.MethodPost, "/commit?container=web", "{"), http.StatusBadRequest, "invalid JSON: unexpected EOF")
 }

@@ -10,7 +10,7 @@ import (
 // missing are the endpoints of the Docker Engine API that davit does not serve
 // yet. They answer 501 with their name rather than pretend.
 var missing = []string{
-	"POST /build", "POST /build/prune", "POST /build/cancel", "POST /commit", "POST /session", "POST /grpc",
+	"POST /build", "POST /build/prune", "POST /build/cancel", "POST /session", "POST /grpc",
 	"GET /distribution/", "GET /images/search", "GET /containers/{name}/attach/ws",
 	"/swarm", "/swarm/", "/nodes", "/nodes/", "/services", "/services/", "/tasks", "/tasks/", "/secrets", "/secrets/", "/configs", "/configs/",
 	"/plugins", "/plugins/",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
 
 	"github.com/davit-engine/davit/core/filter"
@@ -82,6 +83,14 @@ type ExtractOptions struct {
 type ImageListOptions struct {
 	All, SharedSize, Digests bool
 	Filters                  filter.Args
+}
+
+// CommitOptions describe the image that a container becomes.
+type CommitOptions struct {
+	Repo, Tag, Author, Comment string
+	Changes                    []string          // Dockerfile instructions
+	Config                     *container.Config // what the user sets of it; nil for nothing
+	Pause                      bool
 }
 
 // ImageImportOptions describe an imported root filesystem.

@@ -60,6 +60,9 @@ type Images interface {
 	Load(ctx context.Context, in io.Reader, quiet bool, out func(jsonstream.Message) error) error
 	Save(ctx context.Context, names []string, out io.Writer) error
 	Import(ctx context.Context, o image.ImportOptions, in io.Reader, out func(jsonstream.Message) error) error
+	// Commit makes an image of a container's image and the layer that write puts out,
+	// and answers its ID.
+	Commit(ctx context.Context, o image.CommitOptions, write func(io.Writer) (empty bool, err error)) (string, error)
 	// DiskUsage is the size of all blobs, in bytes.
 	DiskUsage(ctx context.Context) (int64, error)
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
-	"slices"
 
 	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
@@ -168,26 +166,18 @@ func (e *Engine) ContainerChanges(ctx context.Context, name string) ([]mobyconta
 		return nil, err
 	}
 	r := c.Record()
-	driver, err := e.Drivers.Storage(r.StorageDriver)
+	list, err := e.changes(ctx, r)
 	if err != nil {
 		return nil, err
-	}
-	differ, ok := driver.(storage.Differ)
-	if !ok {
-		return nil, fmt.Errorf("storage driver %s cannot list changes: %w", r.StorageDriver, errdefs.ErrNotImplemented)
 	}
 	kinds := map[storage.ChangeKind]mobycontainer.ChangeType{
 		storage.ChangeModify: mobycontainer.ChangeModify, storage.ChangeAdd: mobycontainer.ChangeAdd, storage.ChangeDelete: mobycontainer.ChangeDelete,
 	}
-	changes := []mobycontainer.FilesystemChange{}
-	err = differ.Diff(ctx, r.Snapshot, func(change storage.Change) error {
-		if change.Kind == storage.ChangeAdd && slices.Contains(placed, filepath.Clean(change.Path)) {
-			return nil
-		}
-		changes = append(changes, mobycontainer.FilesystemChange{Kind: kinds[change.Kind], Path: filepath.Clean(change.Path)})
-		return nil
-	})
-	return changes, err
+	changes := make([]mobycontainer.FilesystemChange, 0, len(list))
+	for _, change := range list {
+		changes = append(changes, mobycontainer.FilesystemChange{Kind: kinds[change.Kind], Path: change.Path})
+	}
+	return changes, nil
 }
 
 // placed are the mount points that every container gets: none of its own doing.

@@ -83,9 +83,10 @@ var instructions = map[string]func(c *dockerspec.DockerOCIImageConfig, rest stri
 		}
 		return nil
 	},
-	"USER":       func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.User = rest; return nil },
-	"WORKDIR":    func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.WorkingDir = rest; return nil },
-	"STOPSIGNAL": func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.StopSignal = rest; return nil },
+	"HEALTHCHECK": healthcheck,
+	"USER":        func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.User = rest; return nil },
+	"WORKDIR":     func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.WorkingDir = rest; return nil },
+	"STOPSIGNAL":  func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.StopSignal = rest; return nil },
 	"ONBUILD": func(c *dockerspec.DockerOCIImageConfig, rest string) error {
 		c.OnBuild = append(c.OnBuild, rest)
 		return nil

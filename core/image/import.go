@@ -27,7 +27,7 @@ import (
 
 // Import makes an image of one layer from an archive of a root filesystem.
 func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out func(jsonstream.Message) error) error {
-	named, err := importName(o)
+	named, err := newName(o.Repo, o.Tag)
 	if err != nil {
 		return err
 	}
@@ -78,20 +78,21 @@ func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out f
 	return out(jsonstream.Message{Status: img.ID.String()})
 }
 
-func importName(o ImportOptions) (reference.Named, error) {
-	if o.Repo == "" {
+// newName is the name of a new image; nil for none.
+func newName(repo, tag string) (reference.Named, error) {
+	if repo == "" {
 		return nil, nil
 	}
-	text := o.Repo
-	if o.Tag != "" {
-		text += ":" + o.Tag
+	text := repo
+	if tag != "" {
+		text += ":" + tag
 	}
 	named, err := reference.ParseNormalizedNamed(text)
 	if err != nil {
 		return nil, errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
 	}
 	if _, ok := named.(reference.Digested); ok {
-		return nil, errdefs.ErrInvalidArgument.WithMessage("cannot import digest reference")
+		return nil, errdefs.ErrInvalidArgument.WithMessage("refusing to create a tag with a digest reference")
 	}
 	return reference.TagNameOnly(named), nil
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/user"
@@ -140,6 +141,7 @@ func (a *archiver) add(name, shown string, info fs.FileInfo) error {
 	}
 	header.Name, header.Format = shown, tar.FormatPAX
 	header.Uname, header.Gname = "", ""
+	header.AccessTime, header.ChangeTime = time.Time{}, time.Time{} // of this host, not of the file
 	if !a.ids.Empty() {
 		inside(a.ids, header)
 	}
@@ -153,6 +155,12 @@ func (a *archiver) add(name, shown string, info fs.FileInfo) error {
 			return a.out.WriteHeader(header)
 		}
 		a.links[id] = shown
+	}
+	if info.IsDir() {
+		if dir, err := (tree{a.root}).Open(name); err == nil { // else it is something else by now
+			addXattrs(dir.(*os.File), header) //nolint:forcetypeassert // of os.Root
+			_ = dir.Close()
+		}
 	}
 	if !info.Mode().IsRegular() {
 		return a.out.WriteHeader(header)
@@ -181,10 +189,25 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
+// addXattrs keeps the extended attributes that mean the same elsewhere: users' own,
+// ACLs and file capabilities.
 func addXattrs(f *os.File, header *tar.Header) {
-	for _, name := range []string{"security.capability"} {
-		value := make([]byte, 256)
-		n, err := unix.Fgetxattr(int(f.Fd()), name, value)
+	fd := int(f.Fd())
+	size, err := unix.Flistxattr(fd, nil)
+	if err != nil || size == 0 {
+		return
+	}
+	names := make([]byte, size)
+	if size, err = unix.Flistxattr(fd, names); err != nil {
+		return // changed meanwhile
+	}
+	value := make([]byte, 64<<10) // the kernel's limit
+	for name := range strings.SplitSeq(string(names[:size]), "\x00") {
+		kept := strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "system.posix_acl_") || name == "security.capability"
+		if !kept || strings.Contains(name, "=") { // which a PAX record cannot have
+			continue
+		}
+		n, err := unix.Fgetxattr(fd, name, value)
 		if err != nil {
 			continue
 		}

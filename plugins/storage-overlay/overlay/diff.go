@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -89,8 +91,77 @@ func (d *Driver) Diff(ctx context.Context, key string, fn func(storage.Change) e
 		case d.below(s, name):
 			change.Kind = storage.ChangeModify
 		}
-		return fn(change)
+		if err := fn(change); err != nil || change.Kind != storage.ChangeModify || !entry.IsDir() || !alone(upper, name) {
+			return err
+		}
+		return d.hidden(s, upper, name, fn)
 	})
+}
+
+// alone says whether a directory does not show what parents have in its place: it
+// was made anew, or lies in one that was.
+func alone(upper, name string) bool {
+	for dir := name; dir != "."; dir = filepath.Dir(dir) {
+		if opaque(filepath.Join(upper, dir)) {
+			return true
+		}
+	}
+	return false
+}
+
+// hidden reports what parents have in a directory that stands alone, and that is
+// not there any more.
+func (d *Driver) hidden(s snapshot, upper, name string, fn func(storage.Change) error) error {
+	names, err := d.listBelow(s, name)
+	if err != nil {
+		return err
+	}
+	for _, entry := range names {
+		if _, err := os.Lstat(filepath.Join(upper, name, entry)); err == nil {
+			continue // the walk comes to it
+		}
+		if err := fn(storage.Change{Kind: storage.ChangeDelete, Path: "/" + filepath.Join(name, entry)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listBelow answers, in order, what a directory holds in the parents together.
+func (d *Driver) listBelow(s snapshot, name string) ([]string, error) {
+	seen := map[string]bool{} // the topmost parent decides: false is deleted
+	for _, n := range s.Chain {
+		path := filepath.Join(d.content(n), name)
+		info, err := os.Lstat(path)
+		if err != nil {
+			if d.covers(n, name) {
+				break
+			}
+			continue
+		}
+		if !info.IsDir() {
+			break
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			if _, decided := seen[entry.Name()]; decided {
+				continue
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return nil, err
+			}
+			seen[entry.Name()] = !whiteout(info)
+		}
+		if opaque(path) || d.covers(n, name) {
+			break
+		}
+	}
+	maps.DeleteFunc(seen, func(_ string, there bool) bool { return !there })
+	return slices.Sorted(maps.Keys(seen)), nil
 }
 
 // whiteout says whether an entry of an upper directory stands for a deletion.
@@ -107,19 +178,28 @@ func (d *Driver) below(s snapshot, name string) bool {
 		if err == nil {
 			return !whiteout(info)
 		}
-		// An opaque or deleted directory on the way hides what is further down.
-		for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
-			path := filepath.Join(d.content(n), dir)
-			info, err := os.Lstat(path)
-			if err != nil {
-				continue
-			}
-			var value [1]byte
-			size, err := unix.Lgetxattr(path, "trusted.overlay.opaque", value[:])
-			if whiteout(info) || err == nil && size == 1 && value[0] == 'y' {
-				return false
-			}
+		if d.covers(n, name) {
+			return false
 		}
 	}
 	return false
+}
+
+// covers says whether something on the way to a path of one parent hides what is
+// further down: a directory that is opaque or deleted, or no directory at all.
+func (d *Driver) covers(number int, name string) bool {
+	for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
+		path := filepath.Join(d.content(number), dir)
+		if info, err := os.Lstat(path); err == nil && (!info.IsDir() || opaque(path)) {
+			return true
+		}
+	}
+	return false
+}
+
+// opaque says whether overlayfs shows nothing of lower layers in a directory.
+func opaque(path string) bool {
+	var value [1]byte
+	size, err := unix.Lgetxattr(path, "trusted.overlay.opaque", value[:])
+	return err == nil && size == 1 && value[0] == 'y'
 }
