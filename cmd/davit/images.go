@@ -211,7 +211,7 @@ func historyCommand(a *app) *cobra.Command {
 }
 
 func loadCommand(a *app) *cobra.Command {
-	var input string
+	var input, platform string
 	var quiet bool
 	cmd := &cobra.Command{
 		Use: "load [OPTIONS]", Short: "Load an image from a tar archive or STDIN", Args: exactly(0),
@@ -227,7 +227,13 @@ func loadCommand(a *app) *cobra.Command {
 			} else if term.IsTerminal(a.in.Fd()) {
 				return &status{1, "requested load from stdin, but stdin is empty"}
 			}
-			body, err := api.ImageLoad(cmd.Context(), from, client.ImageLoadWithQuiet(quiet))
+			options := []client.ImageLoadOption{client.ImageLoadWithQuiet(quiet)}
+			if parsed, err := parsePlatform(platform); err != nil {
+				return err
+			} else if parsed != nil {
+				options = append(options, client.ImageLoadWithPlatforms(*parsed))
+			}
+			body, err := api.ImageLoad(cmd.Context(), from, options...)
 			if err != nil {
 				return err
 			}
@@ -237,15 +243,22 @@ func loadCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
+	cmd.Flags().StringVar(&platform, "platform", "", `Load only the given platform, formatted as "os[/arch[/variant]]"`)
 	return cmd
 }
 
 func saveCommand(a *app) *cobra.Command {
-	var output string
+	var output, platform string
 	cmd := &cobra.Command{
 		Use: "save [OPTIONS] IMAGE [IMAGE...]", Short: "Save one or more images to a tar archive (streamed to STDOUT by default)", Args: atLeast(1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-			body, err := api.ImageSave(cmd.Context(), args)
+			var options []client.ImageSaveOption
+			if parsed, err := parsePlatform(platform); err != nil {
+				return err
+			} else if parsed != nil {
+				options = append(options, client.ImageSaveWithPlatforms(*parsed))
+			}
+			body, err := api.ImageSave(cmd.Context(), args, options...)
 			if err != nil {
 				return err
 			}
@@ -254,6 +267,7 @@ func saveCommand(a *app) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	cmd.Flags().StringVar(&platform, "platform", "", `Save only the given platform, formatted as "os[/arch[/variant]]"`)
 	return cmd
 }
 

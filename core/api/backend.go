@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/filter"
@@ -90,8 +91,9 @@ type Images interface {
 	ImageTag(ctx context.Context, name, ref string) error
 	ImageRemove(ctx context.Context, name string, force, noPrune bool) ([]image.DeleteResponse, error)
 	ImagesPrune(ctx context.Context, f filter.Args) (image.PruneReport, error)
-	ImageLoad(ctx context.Context, in io.Reader, quiet bool, out Progress) error
-	ImageSave(ctx context.Context, names []string, out io.Writer) error
+	ImageLoad(ctx context.Context, in io.Reader, platform *ocispec.Platform, out Progress) error
+	// ImageSave answers a function that writes the archive, when all images are found.
+	ImageSave(ctx context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error)
 	ImageImport(ctx context.Context, o ImageImportOptions, in io.Reader, out Progress) error
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-engine/davit/core/filter"
 )
@@ -44,7 +45,8 @@ type fake struct {
 	imports func(o ImageImportOptions, in io.Reader, out Progress) error
 	image   func(name string) (image.InspectResponse, error)
 	commit  func(name string, o CommitOptions) (string, error)
-	save    func(names []string, out io.Writer) error
+	load    func(in io.Reader, platform *ocispec.Platform, out Progress) error
+	save    func(names []string, platform *ocispec.Platform) (func(io.Writer) error, error)
 	events  func(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error
 }
 
@@ -127,8 +129,12 @@ func (f fake) ImageInspect(_ context.Context, name string) (image.InspectRespons
 	return f.image(name)
 }
 
-func (f fake) ImageSave(_ context.Context, names []string, out io.Writer) error {
-	return f.save(names, out)
+func (f fake) ImageSave(_ context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error) {
+	return f.save(names, platform)
+}
+
+func (f fake) ImageLoad(_ context.Context, in io.Reader, platform *ocispec.Platform, out Progress) error {
+	return f.load(in, platform, out)
 }
 
 func (f fake) Events(ctx context.Context, since, until time.Time, args filter.Args, fn func(events.Message) error) error {

@@ -1,13 +1,16 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func (s *server) imageRoutes() {
@@ -189,9 +192,31 @@ func (s *server) imagesPrune(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, report)
 }
 
+// imageLoad has no progress to be quiet about: each image is one line.
 func (s *server) imageLoad(w http.ResponseWriter, r *http.Request) error {
-	quiet := r.URL.Query().Has("quiet") && flag(r.URL.Query(), "quiet")
-	return progressing(w, func(out Progress) error { return s.Backend.ImageLoad(r.Context(), r.Body, quiet, out) })
+	platform, err := onePlatform(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	return progressing(w, func(out Progress) error { return s.Backend.ImageLoad(r.Context(), r.Body, platform, out) })
+}
+
+// onePlatform reads the platform of API 1.48, which is JSON; nil for none.
+func onePlatform(q url.Values) (*ocispec.Platform, error) {
+	switch given := q["platform"]; {
+	case len(given) == 0 || len(given) == 1 && given[0] == "":
+		return nil, nil
+	case len(given) > 1:
+		return nil, invalid("more than one platform is not supported")
+	}
+	var p ocispec.Platform
+	if err := json.Unmarshal([]byte(q.Get("platform")), &p); err != nil {
+		return nil, invalid("failed to parse platform: %v", err)
+	}
+	if p.OS == "" || p.Architecture == "" {
+		return nil, invalid("both OS and Architecture must be provided")
+	}
+	return &p, nil
 }
 
 func (s *server) imagesSave(w http.ResponseWriter, r *http.Request) error {
@@ -205,11 +230,14 @@ func (s *server) imagesSave(w http.ResponseWriter, r *http.Request) error {
 // save finds all images before the answer begins, so that an unknown one has its
 // status.
 func (s *server) save(w http.ResponseWriter, r *http.Request, names []string) error {
-	for _, name := range names {
-		if _, err := s.Backend.ImageInspect(r.Context(), name); err != nil {
-			return err
-		}
+	platform, err := onePlatform(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	write, err := s.Backend.ImageSave(r.Context(), names, platform)
+	if err != nil {
+		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	return s.Backend.ImageSave(r.Context(), names, w)
+	return write(w)
 }

@@ -4,9 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func TestAPullReportsItsProgress(t *testing.T) {
@@ -176,22 +180,31 @@ func TestNamesOfImagesMayHaveSlashes(t *testing.T) {
 // One that is missing must not be found out in the middle of an archive.
 func TestSaveLooksForAllImagesFirst(t *testing.T) {
 	b := fake{
-		image: func(name string) (image.InspectResponse, error) {
-			if name == "nosuch" {
-				return image.InspectResponse{}, errdefs.ErrNotFound.WithMessage("No such image: nosuch:latest")
+		save: func(names []string, platform *ocispec.Platform) (func(io.Writer) error, error) {
+			if slices.Contains(names, "nosuch") {
+				return nil, errdefs.ErrNotFound.WithMessage("No such image: nosuch:latest")
 			}
-			return image.InspectResponse{ID: name}, nil
-		},
-		save: func(names []string, out io.Writer) error {
-			_, err := io.WriteString(out, "archive of "+strings.Join(names, " "))
-			return err
+			return func(out io.Writer) error {
+				_, err := fmt.Fprint(out, "archive of ", names, platform)
+				return err
+			}, nil
 		},
 	}
-	for path, want := range map[string]string{"/images/get?names=a&names=b": "archive of a b", "/images/team/app/get": "archive of team/app"} {
+	for path, want := range map[string]string{
+		"/images/get?names=a&names=b": "archive of [a b] <nil>", "/images/team/app/get": "archive of [team/app] <nil>",
+		"/images/a/get?platform=" + url.QueryEscape(`{"os":"linux","architecture":"arm64"}`): "archive of [a] &{arm64 linux  [] }",
+	} {
 		w := ask(t, b, http.MethodGet, path, "")
 		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/x-tar" || w.Body.String() != want {
 			t.Errorf("%s is answered %d %v %q", path, w.Code, w.Header(), w.Body)
 		}
+	}
+	for query, want := range map[string]string{
+		"platform=linux": "failed to parse platform: invalid character 'l' looking for beginning of value", "platform={}": "both OS and Architecture must be provided",
+		"platform={}&platform={}": "more than one platform is not supported",
+	} {
+		refused(t, ask(t, b, http.MethodGet, "/images/get?names=a&"+query, ""), http.StatusBadRequest, want)
+		refused(t, ask(t, b, http.MethodPost, "/images/load?"+query, ""), http.StatusBadRequest, want)
 	}
 	refused(t, ask(t, b, http.MethodGet, "/images/get?names=a&names=nosuch", ""), http.StatusNotFound, "No such image: nosuch:latest")
 	refused(t, ask(t, b, http.MethodGet, "/images/get", ""), http.StatusBadRequest, "no image names given")

@@ -9,6 +9,7 @@ import (
 	mobynetwork "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/registry"
 	mobyvolume "github.com/moby/moby/api/types/volume"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-engine/davit/core/filter"
 	"github.com/davit-engine/davit/core/image"
@@ -57,8 +58,8 @@ type Images interface {
 	// the container that uses an image, if any, and whether it runs.
 	Remove(ctx context.Context, name string, force, noPrune bool, inUse image.InUse) ([]mobyimage.DeleteResponse, error)
 	Prune(ctx context.Context, f filter.Args, inUse image.InUse) (mobyimage.PruneReport, error)
-	Load(ctx context.Context, in io.Reader, quiet bool, out func(jsonstream.Message) error) error
-	Save(ctx context.Context, names []string, out io.Writer) error
+	Load(ctx context.Context, in io.Reader, platform *ocispec.Platform, out func(jsonstream.Message) error) error
+	Save(ctx context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error)
 	Import(ctx context.Context, o image.ImportOptions, in io.Reader, out func(jsonstream.Message) error) error
 	// Commit makes an image of a container's image and the layer that write puts out,
 	// and answers its ID.

@@ -8,6 +8,7 @@ import (
 
 	mobyimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/filter"
@@ -107,13 +108,13 @@ func (e *Engine) ImagesPrune(ctx context.Context, f filter.Args) (mobyimage.Prun
 }
 
 // ImageLoad implements the API's backend.
-func (e *Engine) ImageLoad(ctx context.Context, in io.Reader, quiet bool, out backend.Progress) error {
-	return e.Images.Load(ctx, in, quiet, out)
+func (e *Engine) ImageLoad(ctx context.Context, in io.Reader, platform *ocispec.Platform, out backend.Progress) error {
+	return e.Images.Load(ctx, in, platform, out)
 }
 
 // ImageSave implements the API's backend.
-func (e *Engine) ImageSave(ctx context.Context, names []string, out io.Writer) error {
-	return e.Images.Save(ctx, names, out)
+func (e *Engine) ImageSave(ctx context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error) {
+	return e.Images.Save(ctx, names, platform)
 }
 
 // ImageImport implements the API's backend.

@@ -108,6 +108,11 @@ func (s *Store) read(ctx context.Context, target ocispec.Descriptor) (*Image, er
 	if img.Config.RootFS.Type != "layers" || len(img.Config.RootFS.DiffIDs) != len(m.Layers) {
 		return nil, fmt.Errorf("the configuration names %d layers, the manifest %d: %w", len(img.Config.RootFS.DiffIDs), len(m.Layers), errdefs.ErrInvalidArgument)
 	}
+	for _, id := range img.Config.RootFS.DiffIDs {
+		if err := checkDigest(id); err != nil {
+			return nil, fmt.Errorf("image configuration: diff ID: %w", err)
+		}
+	}
 	for _, layer := range m.Layers {
 		img.Size += s.layerSize(ctx, layer)
 	}
@@ -165,7 +170,23 @@ func (s *Store) manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Man
 	if !images.IsManifestType(d.MediaType) {
 		return m, fmt.Errorf("media type %q is not an image manifest: %w", d.MediaType, errdefs.ErrNotImplemented)
 	}
-	return m, s.readJSON(ctx, d, &m)
+	if err := s.readJSON(ctx, d, &m); err != nil {
+		return m, err
+	}
+	for _, blob := range append(slices.Clone(m.Layers), m.Config) {
+		if err := checkDigest(blob.Digest); err != nil {
+			return m, fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+	}
+	return m, nil
+}
+
+// checkDigest refuses what others wrote where a digest has to be.
+func checkDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w: %w", d, err, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // maxJSON bounds what is read of a manifest or configuration.
