@@ -275,16 +275,20 @@ func importCommand(a *app) *cobra.Command {
 	var o client.ImageImportOptions
 	var platform string
 	cmd := &cobra.Command{
-		Use: "import [OPTIONS] file|- [REPOSITORY[:TAG]]", Short: "Import the contents from a tarball to create a filesystem image", Args: between(1, 2),
+		Use: "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", Short: "Import the contents from a tarball to create a filesystem image", Args: between(1, 2),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-			from := a.in
-			if args[0] != "-" {
+			source := client.ImageImportSource{SourceName: "-", Source: a.in}
+			switch {
+			case args[0] == "-":
+			case strings.HasPrefix(args[0], "http://"), strings.HasPrefix(args[0], "https://"):
+				source = client.ImageImportSource{SourceName: args[0]}
+			default:
 				f, err := os.Open(args[0])
 				if err != nil {
 					return err
 				}
 				defer func() { _ = f.Close() }()
-				from = f
+				source.Source = f
 			}
 			parsed, err := parsePlatform(platform)
 			if err != nil {
@@ -297,7 +301,7 @@ func importCommand(a *app) *cobra.Command {
 			if len(args) == 2 {
 				name = args[1]
 			}
-			body, err := api.ImageImport(cmd.Context(), client.ImageImportSource{Source: from, SourceName: "-"}, name, o)
+			body, err := api.ImageImport(cmd.Context(), source, name, o)
 			if err != nil {
 				return err
 			}

@@ -122,10 +122,10 @@ func (s *server) imageList(w http.ResponseWriter, r *http.Request) error {
 func (s *server) imageCreate(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	if src := q.Get("fromSrc"); src != "" {
-		if src != "-" {
-			return invalid("importing from a URL is not supported: fetch %s and import the file", src)
-		}
 		o := ImageImportOptions{Repo: q.Get("repo"), Tag: q.Get("tag"), Message: q.Get("message"), Platform: q.Get("platform"), Changes: q["changes"]}
+		if src != "-" {
+			o.Source = src
+		}
 		return progressing(w, func(out Progress) error { return s.Backend.ImageImport(r.Context(), o, r.Body, out) })
 	}
 	ref, tag := q.Get("fromImage"), q.Get("tag")

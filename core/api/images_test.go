@@ -158,8 +158,10 @@ func TestAnImportReadsTheBody(t *testing.T) {
 	if diff := cmp.Diff(want, options); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
-	refused(t, ask(t, fake{}, http.MethodPost, "/images/create?fromSrc=http://x/y.tar", ""), http.StatusBadRequest,
-		"importing from a URL is not supported: fetch http://x/y.tar and import the file")
+	ask(t, b, http.MethodPost, "/images/create?fromSrc=http://x/y.tar", "")
+	if diff := cmp.Diff(ImageImportOptions{Source: "http://x/y.tar"}, options); diff != "" {
+		t.Errorf("options of a URL (-want +got):\n%s", diff)
+	}
 }
 
 func TestNamesOfImagesMayHaveSlashes(t *testing.T) {

@@ -96,5 +96,6 @@ type CommitOptions struct {
 // ImageImportOptions describe an imported root filesystem.
 type ImageImportOptions struct {
 	Repo, Tag, Message, Platform string
+	Source                       string   // URL; empty for what the client sends
 	Changes                      []string // Dockerfile instructions
 }

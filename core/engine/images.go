@@ -122,5 +122,5 @@ func (e *Engine) ImageImport(ctx context.Context, o backend.ImageImportOptions, 
 	for i := range o.Changes {
 		o.Changes[i] = strings.TrimSpace(o.Changes[i])
 	}
-	return e.Images.Import(ctx, image.ImportOptions{Repo: o.Repo, Tag: o.Tag, Message: o.Message, Platform: o.Platform, Changes: o.Changes}, in, out)
+	return e.Images.Import(ctx, image.ImportOptions{Repo: o.Repo, Tag: o.Tag, Message: o.Message, Platform: o.Platform, Source: o.Source, Changes: o.Changes}, in, out)
 }

@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,11 +23,12 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/plugin"
 )
 
 // Import makes an image of one layer from an archive of a root filesystem.
-func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out func(jsonstream.Message) error) error {
+func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out func(jsonstream.Message) error) (err error) {
 	named, err := newName(o.Repo, o.Tag)
 	if err != nil {
 		return err
@@ -47,7 +49,15 @@ func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out f
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer s.collectAfter(ctx, done, &err)
+	if o.Source != "" {
+		body, err := download(ctx, o.Source, newProgress(out))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = body.Close() }()
+		in = body
+	}
 	layer, diffID, err := s.importLayer(ctx, in)
 	if err != nil {
 		return fmt.Errorf("importing the root filesystem: %w", err)
@@ -55,7 +65,7 @@ func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out f
 	now := time.Now().UTC()
 	comment := o.Message
 	if comment == "" {
-		comment = "Imported from -"
+		comment = "Imported from " + cmp.Or(o.Source, "-")
 	}
 	config.Created = &now
 	config.History = []ocispec.History{{Created: &now, Comment: comment}}
@@ -101,8 +111,8 @@ func newName(repo, tag string) (reference.Named, error) {
 // compression, or else uncompressed.
 func (s *Store) importLayer(ctx context.Context, in io.Reader) (layer ocispec.Descriptor, diffID digest.Digest, err error) {
 	buffered := bufio.NewReaderSize(in, 64<<10)
-	head, err := buffered.Peek(16)
-	if err != nil && len(head) == 0 {
+	head, _ := buffered.Peek(16) // what is wrong with the rest is found when it is copied
+	if len(head) == 0 {
 		return layer, "", fmt.Errorf("the archive is empty: %w", errdefs.ErrInvalidArgument)
 	}
 	body := io.Reader(buffered)
@@ -122,11 +132,17 @@ func (s *Store) importLayer(ctx context.Context, in io.Reader) (layer ocispec.De
 		body = plain
 	}
 	compressed := digest.Canonical.Digester()
-	writer, err := content.OpenWriter(ctx, s.content, content.WithRef("import-"+time.Now().Format(time.RFC3339Nano)))
+	ref := "import-" + container.NewID()
+	writer, err := content.OpenWriter(ctx, s.content, content.WithRef(ref))
 	if err != nil {
 		return layer, "", err
 	}
-	defer func() { _ = writer.Close() }()
+	defer func() {
+		_ = writer.Close()
+		if err != nil {
+			_ = s.content.Abort(context.WithoutCancel(ctx), ref)
+		}
+	}()
 	if layer.Size, err = io.Copy(io.MultiWriter(writer, compressed.Hash()), body); err != nil {
 		return layer, "", err
 	}

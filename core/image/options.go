@@ -7,5 +7,6 @@ type InUse func(imageID string) (containerID string, running bool)
 // ImportOptions describe a root filesystem that becomes an image.
 type ImportOptions struct {
 	Repo, Tag, Message, Platform string
+	Source                       string   // URL to fetch it from; empty where the caller has it
 	Changes                      []string // Dockerfile instructions: CMD, ENV, ...
 }
