@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,5 +94,46 @@ func pluginCommands(a *app) []*cobra.Command {
 			return nil, nil, fmt.Errorf("no such plugin: %s (see davit plugin ls)", name)
 		})
 	}
-	return []*cobra.Command{ls, inspect}
+	return []*cobra.Command{ls, inspect, pluginTest(a)}
+}
+
+// pluginTest hands over to a program of its own, which has its own flags: what it
+// needs would make every other command start later.
+func pluginTest(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "test [OPTIONS] BINARY", Short: "Judge a driver plugin by the contract", DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			program, err := beside("davit-conformance")
+			if err != nil {
+				return err
+			}
+			judge := exec.CommandContext(cmd.Context(), program, args...)
+			judge.Stdin, judge.Stdout, judge.Stderr = a.in, a.out, a.err
+			err = judge.Run()
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				return &status{max(exit.ExitCode(), 1), ""} // it has said why
+			}
+			return err
+		},
+	}
+}
+
+// beside finds a program that is installed with this one.
+func beside(name string) (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking for %s: %w", name, err)
+	}
+	dir := filepath.Dir(self)
+	candidates := []string{filepath.Join(dir, name), filepath.Join(dir, "..", "lib", "davit", name)}
+	for _, path := range candidates {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is neither %s nor %s: install davit again", name, candidates[0], candidates[1])
 }

@@ -43,7 +43,7 @@ type instance struct {
 
 // launch starts a process of a plugin and answers it configured.
 func launch(ctx context.Context, f found, m Manifest, o Options) (*instance, error) {
-	config, err := m.configure(o.Config[m.Name])
+	config, err := m.Settings(o.Config[m.Name])
 	if err != nil {
 		return nil, permanent{err}
 	}

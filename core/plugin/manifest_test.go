@@ -52,7 +52,7 @@ func TestConfigurationIsCheckedAgainstTheManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := m.configure(map[string]any{"pools": []any{"10.0.0.0/8"}, "mtu": int64(1400), "quota": int64(5)})
+	got, err := m.Settings(map[string]any{"pools": []any{"10.0.0.0/8"}, "mtu": int64(1400), "quota": int64(5)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,11 +67,11 @@ func TestConfigurationIsCheckedAgainstTheManifest(t *testing.T) {
 	} {
 		user := map[string]any{"pools": []any{}}
 		user[key] = value
-		if _, err := m.configure(user); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `key "`+key+`"`) {
+		if _, err := m.Settings(user); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `key "`+key+`"`) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
-	if _, err := m.configure(nil); err == nil || !strings.Contains(err.Error(), `"pools" is required (address pools)`) {
+	if _, err := m.Settings(nil); err == nil || !strings.Contains(err.Error(), `"pools" is required (address pools)`) {
 		t.Errorf("required: %v", err)
 	}
 }
@@ -110,7 +110,7 @@ func FuzzParseManifest(f *testing.F) {
 		if strings.Contains(m.Driver, "/") {
 			t.Errorf("driver %q", m.Driver)
 		}
-		if _, err := m.configure(nil); err != nil && !errdefs.IsInvalidArgument(err) {
+		if _, err := m.Settings(nil); err != nil && !errdefs.IsInvalidArgument(err) {
 			t.Error(err)
 		}
 	})

@@ -113,8 +113,8 @@ func list(v any, wrong error) (any, error) {
 	return nil, wrong
 }
 
-// configure checks a user's settings against the schema and fills in defaults.
-func (m *Manifest) configure(user map[string]any) (map[string]any, error) {
+// Settings checks a user's settings against the schema and fills in defaults.
+func (m *Manifest) Settings(user map[string]any) (map[string]any, error) {
 	out := make(map[string]any, len(m.Config))
 	for _, name := range slices.Sorted(maps.Keys(user)) {
 		key, ok := m.Config[name]

@@ -28,16 +28,19 @@ func (d *driver) Create(ctx context.Context, name string, options, _ map[string]
 	for option := range options {
 		return volume.Volume{}, fmt.Errorf("volume option %q: %w", option, errdefs.ErrInvalidArgument)
 	}
-	made := os.Mkdir(filepath.Join(d.Root, filepath.Base(name)), 0o755)
+	if err := volume.CheckName(name); err != nil {
+		return volume.Volume{}, err
+	}
+	made := os.Mkdir(filepath.Join(d.Root, name), 0o755)
 	v, err := d.Get(ctx, name)
 	v.Fresh = made == nil
 	return v, err
 }
 
 func (d *driver) Get(_ context.Context, name string) (volume.Volume, error) {
-	path := filepath.Join(d.Root, filepath.Base(name))
+	path := filepath.Join(d.Root, name)
 	info, err := os.Stat(path)
-	if err != nil {
+	if cmp.Or(volume.CheckName(name), err) != nil {
 		return volume.Volume{}, fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
 	}
 	return volume.Volume{Name: name, Mountpoint: path, Created: info.ModTime()}, nil

@@ -61,7 +61,8 @@ type Usage struct {
 type Driver interface {
 	// Prepare creates the active snapshot key on top of the committed snapshot
 	// parent (empty for none) and returns its mounts. ErrAlreadyExists if key
-	// exists, whatever its parent.
+	// exists, whatever its parent. ErrInvalidArgument if parent is not committed, and
+	// for an empty key.
 	Prepare(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error)
 	// View is Prepare for a snapshot that is never written to.
 	View(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error)
@@ -70,6 +71,8 @@ type Driver interface {
 	Mounts(ctx context.Context, key string) ([]mount.Mount, error)
 	// Commit turns the active snapshot key into the committed snapshot name. The
 	// key is free afterwards. The content is durable when Commit returns.
+	// ErrAlreadyExists if name is in use, which is looked at before the key: that is
+	// what a repetition is answered.
 	Commit(ctx context.Context, name, key string, labels map[string]string) error
 	// Remove deletes a snapshot. ErrFailedPrecondition while it has children.
 	// The name is free when Remove returns; space may be freed a little later.

@@ -42,9 +42,10 @@ type Claim struct {
 // Driver stores volumes. Errors are of the kinds of containerd/errdefs. Every
 // method is safe for concurrent use.
 type Driver interface {
-	// Create makes a volume. The same name with the same options answers the
-	// existing volume; with other options it is ErrAlreadyExists. An unknown or
-	// malformed option is ErrInvalidArgument naming the option.
+	// Create makes a volume. The same name with the same options, or with none,
+	// answers the existing volume; with other options it is ErrAlreadyExists. An
+	// unknown or malformed option is ErrInvalidArgument naming the option, a name that
+	// the driver cannot keep too ([CheckName]).
 	Create(ctx context.Context, name string, options, labels map[string]string) (Volume, error)
 	// Get describes one volume.
 	Get(ctx context.Context, name string) (Volume, error)
@@ -58,10 +59,11 @@ type Driver interface {
 	Mount(ctx context.Context, name, consumer string) (mount.Mount, error)
 	// Unmount ends a consumer's use. Idempotent; unknown consumers are no error.
 	Unmount(ctx context.Context, name, consumer string) error
-	// Usage measures a volume.
+	// Usage measures a volume. A driver that cannot tell need not know the volume.
 	Usage(ctx context.Context, name string) (Usage, error)
-	// Reconcile tells the driver all claims that are valid; it drops every other.
-	// It never removes a volume.
+	// Reconcile tells the driver all claims that are valid; it takes them for its own
+	// and drops every other. It never removes a volume; a claim on an unknown one is no
+	// error.
 	Reconcile(ctx context.Context, claims []Claim) error
 }
 

@@ -243,14 +243,14 @@ func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]s
 	s := d.byName[key]
 	var err error
 	switch {
+	case d.byName[name] != nil:
+		err = fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	case s == nil:
 		err = fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	case s.Kind != storage.KindActive:
 		err = fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
 	case s.committing:
 		err = fmt.Errorf("snapshot %q is being committed: %w", key, errdefs.ErrFailedPrecondition)
-	case d.byName[name] != nil:
-		err = fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	}
 	if err != nil {
 		d.mu.Unlock()

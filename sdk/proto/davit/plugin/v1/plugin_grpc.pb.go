@@ -30,7 +30,8 @@
 // to read, and a google.rpc.ErrorInfo detail with domain "davit" and a reason.
 // The reason decides; the code alone is used where there is no reason. An
 // UNAVAILABLE without a reason counts as a broken connection, and the call is
-// repeated once.
+// repeated once. Plugins that have no way to send details may leave the reason out
+// where it has the name of the code.
 //
 //   reason                  code                 meaning
 //   INVALID_ARGUMENT        INVALID_ARGUMENT     the request can never work
@@ -56,6 +57,9 @@
 // Idempotency. The engine repeats a call whose connection broke. Every RPC
 // therefore answers a repetition with the same IDs and arguments as it answered
 // the first, unless its description says otherwise.
+//
+// What was removed leaves nothing: no file, mount, link, namespace or process, be it
+// that the plugin was killed in between and the call repeated.
 //
 // Unknown fields are ignored. Messages are at most 16 MiB.
 

@@ -49,7 +49,8 @@ const (
 type StorageClient interface {
 	// Prepare creates an active (writable) snapshot on a committed parent.
 	// ALREADY_EXISTS if the key is in use, whatever its parent: the engine then
-	// asks for Mounts. NOT_FOUND for an unknown parent.
+	// asks for Mounts. NOT_FOUND for an unknown parent, INVALID_ARGUMENT for one that
+	// is not committed and for an empty key. Of several calls at once, one succeeds.
 	Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error)
 	// View is Prepare for a snapshot that is never written to.
 	View(ctx context.Context, in *ViewRequest, opts ...grpc.CallOption) (*ViewResponse, error)
@@ -57,7 +58,8 @@ type StorageClient interface {
 	// FAILED_PRECONDITION for a committed one.
 	Mounts(ctx context.Context, in *MountsRequest, opts ...grpc.CallOption) (*MountsResponse, error)
 	// Commit turns an active snapshot into a committed one. The key is free
-	// afterwards and the content durable. ALREADY_EXISTS if the name is in use.
+	// afterwards and the content durable. ALREADY_EXISTS if the name is in use, which
+	// is looked at before the key: that is what a repetition is answered.
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Remove deletes a snapshot. FAILED_PRECONDITION while it has children. The
 	// name is free on return; space may be freed later.
@@ -68,13 +70,14 @@ type StorageClient interface {
 	SetLabels(ctx context.Context, in *SetLabelsRequest, opts ...grpc.CallOption) (*SetLabelsResponse, error)
 	// List streams all snapshots in no particular order.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error)
-	// Usage measures a snapshot without its parents.
+	// Usage measures a snapshot without its parents: what removing it frees. Where
+	// nothing is shared, that is all of it.
 	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (*UsageResponse, error)
 	// Release undoes the driver's own host mounts of a key. Succeeds when there is
-	// nothing to undo.
+	// nothing to undo, and for an unknown key.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 	// Diff streams the paths in which a snapshot differs from its parent.
-	// NOT_IMPLEMENTED without the feature "diff".
+	// NOT_IMPLEMENTED without the feature "diff". FAILED_PRECONDITION for a view.
 	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error)
 }
 
@@ -224,7 +227,8 @@ type Storage_DiffClient = grpc.ServerStreamingClient[DiffResponse]
 type StorageServer interface {
 	// Prepare creates an active (writable) snapshot on a committed parent.
 	// ALREADY_EXISTS if the key is in use, whatever its parent: the engine then
-	// asks for Mounts. NOT_FOUND for an unknown parent.
+	// asks for Mounts. NOT_FOUND for an unknown parent, INVALID_ARGUMENT for one that
+	// is not committed and for an empty key. Of several calls at once, one succeeds.
 	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	// View is Prepare for a snapshot that is never written to.
 	View(context.Context, *ViewRequest) (*ViewResponse, error)
@@ -232,7 +236,8 @@ type StorageServer interface {
 	// FAILED_PRECONDITION for a committed one.
 	Mounts(context.Context, *MountsRequest) (*MountsResponse, error)
 	// Commit turns an active snapshot into a committed one. The key is free
-	// afterwards and the content durable. ALREADY_EXISTS if the name is in use.
+	// afterwards and the content durable. ALREADY_EXISTS if the name is in use, which
+	// is looked at before the key: that is what a repetition is answered.
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Remove deletes a snapshot. FAILED_PRECONDITION while it has children. The
 	// name is free on return; space may be freed later.
@@ -243,13 +248,14 @@ type StorageServer interface {
 	SetLabels(context.Context, *SetLabelsRequest) (*SetLabelsResponse, error)
 	// List streams all snapshots in no particular order.
 	List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error
-	// Usage measures a snapshot without its parents.
+	// Usage measures a snapshot without its parents: what removing it frees. Where
+	// nothing is shared, that is all of it.
 	Usage(context.Context, *UsageRequest) (*UsageResponse, error)
 	// Release undoes the driver's own host mounts of a key. Succeeds when there is
-	// nothing to undo.
+	// nothing to undo, and for an unknown key.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	// Diff streams the paths in which a snapshot differs from its parent.
-	// NOT_IMPLEMENTED without the feature "diff".
+	// NOT_IMPLEMENTED without the feature "diff". FAILED_PRECONDITION for a view.
 	Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error
 	mustEmbedUnimplementedStorageServer()
 }

@@ -40,10 +40,15 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Volume stores volumes. NOT_FOUND for an unknown volume unless said otherwise.
+//
+// A name that the driver cannot keep is INVALID_ARGUMENT to Create, the empty one
+// and any with a slash among them; to other calls it may be an unknown one, too. No
+// name reaches outside of what is the driver's.
 type VolumeClient interface {
-	// Create makes a volume. The same name with the same options answers the
-	// existing one, with other options ALREADY_EXISTS. An unknown or malformed option:
-	// INVALID_ARGUMENT naming it.
+	// Create makes a volume. The same name with the same options, or with none,
+	// answers the existing one, with other options ALREADY_EXISTS. An unknown or
+	// malformed option: INVALID_ARGUMENT naming it. Of several calls at once, one
+	// makes the volume.
 	Create(ctx context.Context, in *CreateRequest, opts ...grpc.CallOption) (*CreateResponse, error)
 	// Get describes one volume.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
@@ -57,10 +62,11 @@ type VolumeClient interface {
 	Mount(ctx context.Context, in *MountRequest, opts ...grpc.CallOption) (*MountResponse, error)
 	// Unmount ends a consumer's use. Succeeds for an unknown consumer or volume.
 	Unmount(ctx context.Context, in *UnmountRequest, opts ...grpc.CallOption) (*UnmountResponse, error)
-	// Usage measures a volume.
+	// Usage measures a volume. A driver that cannot tell need not know the volume.
 	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (*UsageResponse, error)
-	// Reconcile names all claims that are valid; the driver drops every other. It
-	// never removes a volume.
+	// Reconcile names all claims that are valid; the driver takes them for its own
+	// and drops every other. It never removes a volume; a claim on an unknown one is
+	// no error.
 	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
 	// Clone makes a volume with the options and the data of another one. Drivers
 	// with the feature "clone"; others UNIMPLEMENTED. What is written to the source
@@ -210,10 +216,15 @@ func (c *volumeClient) Resize(ctx context.Context, in *ResizeRequest, opts ...gr
 // for forward compatibility.
 //
 // Volume stores volumes. NOT_FOUND for an unknown volume unless said otherwise.
+//
+// A name that the driver cannot keep is INVALID_ARGUMENT to Create, the empty one
+// and any with a slash among them; to other calls it may be an unknown one, too. No
+// name reaches outside of what is the driver's.
 type VolumeServer interface {
-	// Create makes a volume. The same name with the same options answers the
-	// existing one, with other options ALREADY_EXISTS. An unknown or malformed option:
-	// INVALID_ARGUMENT naming it.
+	// Create makes a volume. The same name with the same options, or with none,
+	// answers the existing one, with other options ALREADY_EXISTS. An unknown or
+	// malformed option: INVALID_ARGUMENT naming it. Of several calls at once, one
+	// makes the volume.
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
 	// Get describes one volume.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
@@ -227,10 +238,11 @@ type VolumeServer interface {
 	Mount(context.Context, *MountRequest) (*MountResponse, error)
 	// Unmount ends a consumer's use. Succeeds for an unknown consumer or volume.
 	Unmount(context.Context, *UnmountRequest) (*UnmountResponse, error)
-	// Usage measures a volume.
+	// Usage measures a volume. A driver that cannot tell need not know the volume.
 	Usage(context.Context, *UsageRequest) (*UsageResponse, error)
-	// Reconcile names all claims that are valid; the driver drops every other. It
-	// never removes a volume.
+	// Reconcile names all claims that are valid; the driver takes them for its own
+	// and drops every other. It never removes a volume; a claim on an unknown one is
+	// no error.
 	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
 	// Clone makes a volume with the options and the data of another one. Drivers
 	// with the feature "clone"; others UNIMPLEMENTED. What is written to the source
