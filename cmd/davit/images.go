@@ -106,7 +106,7 @@ func imageRows(img image.Summary, full bool) []row {
 		return row{
 			"Repository": repository, "Tag": tag, "Digest": d, "ID": id, "CreatedSince": ago(created),
 			"CreatedAt": created.Format("2006-01-02 15:04:05 -0700 MST"), "Size": units.HumanSizeWithPrecision(float64(img.Size), 3),
-			"Containers": fmt.Sprint(img.Containers),
+			"Containers": "N/A", "SharedSize": "N/A", "UniqueSize": "N/A", "VirtualSize": units.HumanSizeWithPrecision(float64(img.Size), 4),
 		}
 	}
 	var rows []row

@@ -43,6 +43,7 @@ type fake struct {
 	pull    func(ref, platform string, auth *registry.AuthConfig, out Progress) error
 	push    func(ref string, auth *registry.AuthConfig, out Progress) error
 	imports func(o ImageImportOptions, in io.Reader, out Progress) error
+	images  func() ([]image.Summary, error)
 	image   func(name string) (image.InspectResponse, error)
 	commit  func(name string, o CommitOptions) (string, error)
 	load    func(in io.Reader, platform *ocispec.Platform, out Progress) error
@@ -115,6 +116,10 @@ func (f fake) RegistryLogin(_ context.Context, auth *registry.AuthConfig) error 
 
 func (f fake) ImagePull(_ context.Context, ref, platform string, auth *registry.AuthConfig, out Progress) error {
 	return f.pull(ref, platform, auth, out)
+}
+
+func (f fake) ImageList(context.Context, ImageListOptions) ([]image.Summary, error) {
+	return f.images()
 }
 
 func (f fake) ContainerCommit(_ context.Context, name string, o CommitOptions) (string, error) {

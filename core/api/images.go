@@ -34,7 +34,11 @@ func (s *server) imageGet(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		return writeJSON(w, http.StatusOK, response)
+		shaped, err := legacyImage(r, response)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, shaped)
 	}
 	if name, ok := strings.CutSuffix(rest, "/history"); ok {
 		history, err := s.Backend.ImageHistory(r.Context(), name)
@@ -115,7 +119,7 @@ func (s *server) imageList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, list)
+	return writeJSON(w, http.StatusOK, legacyImages(r, list))
 }
 
 // imageCreate pulls, or imports where fromSrc is given.

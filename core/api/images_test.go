@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
@@ -276,4 +277,47 @@ func TestACommitSaysWhatItIsAskedFor(t *testing.T) {
 	}
 	refused(t, ask(t, fake{}, http.MethodPost, "/commit", ""), http.StatusBadRequest, "container is needed")
 	refused(t, ask(t, fake{}, http.MethodPost, "/commit?container=web", "{"), http.StatusBadRequest, "invalid JSON: unexpected EOF")
+}
+
+// Clients of older versions read fields that newer ones do not know any more.
+func TestImagesHaveTheFieldsOfTheirVersion(t *testing.T) {
+	b := fake{
+		image: func(string) (image.InspectResponse, error) {
+			return image.InspectResponse{ID: "sha256:abc", Size: 5, Config: &dockerspec.DockerOCIImageConfig{}, Descriptor: &ocispec.Descriptor{}}, nil
+		},
+		images: func() ([]image.Summary, error) {
+			return []image.Summary{{ID: "sha256:abc", Size: 5, Containers: 3}}, nil
+		},
+	}
+	for version, want := range map[string]struct{ has, lacks []string }{
+		"1.41": {[]string{"Parent", "VirtualSize", "Container", "ContainerConfig", "DockerVersion", "Created", "GraphDriver"}, []string{"Descriptor"}},
+		"1.44": {[]string{"Parent", "ContainerConfig"}, []string{"VirtualSize", "Descriptor", "Created"}},
+		"1.45": {[]string{"Parent"}, []string{"ContainerConfig", "VirtualSize", "Descriptor"}},
+		"1.48": {[]string{"Parent", "Descriptor"}, []string{"ContainerConfig"}},
+		"1.51": {[]string{"Descriptor"}, []string{"Parent", "DockerVersion", "ContainerConfig", "VirtualSize"}},
+	} {
+		fields := map[string]json.RawMessage{}
+		if err := json.Unmarshal(ask(t, b, http.MethodGet, "/v"+version+"/images/abc/json", "").Body.Bytes(), &fields); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range want.has {
+			if _, ok := fields[name]; !ok {
+				t.Errorf("%s lacks %s", version, name)
+			}
+		}
+		for _, name := range want.lacks {
+			if _, ok := fields[name]; ok {
+				t.Errorf("%s has %s", version, name)
+			}
+		}
+		if _, ok := fields["Config"]; !ok || strings.Contains(string(fields["Config"]), `"Hostname":""`) != (version != "1.51") {
+			t.Errorf("%s has the configuration %s", version, fields["Config"])
+		}
+		list := ask(t, b, http.MethodGet, "/v"+version+"/images/json", "").Body.String()
+		for text, want := range map[string]bool{`"Containers":-1`: true, `"VirtualSize":5`: version == "1.41", `["<none>:<none>"]`: version == "1.41"} {
+			if strings.Contains(list, text) != want {
+				t.Errorf("%s lists %s; %s is there: %v", version, list, text, !want)
+			}
+		}
+	}
 }

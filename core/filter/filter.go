@@ -46,7 +46,7 @@ func Parse(s string) (Args, error) {
 func (a Args) Validate(accepted ...string) error {
 	for field := range a {
 		if !slices.Contains(accepted, field) {
-			return fmt.Errorf("invalid filter '%s': %w", field, errdefs.ErrInvalidArgument)
+			return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid filter '%s'", field))
 		}
 	}
 	return nil
@@ -110,10 +110,10 @@ func (a Args) Bool(field string, def bool) (bool, error) {
 			b = true
 		case "0", "false":
 		default:
-			return false, fmt.Errorf("invalid filter '%s=%s': %w", field, v, errdefs.ErrInvalidArgument)
+			return false, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid filter '%s=[%s]'", field, v))
 		}
 		if i > 0 && b != result {
-			return false, fmt.Errorf("invalid filter '%s': contradicting values: %w", field, errdefs.ErrInvalidArgument)
+			return false, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid filter '%s': contradicting values", field))
 		}
 		result = b
 	}

@@ -211,6 +211,9 @@ func (s *Store) readJSON(ctx context.Context, d ocispec.Descriptor, v any) error
 
 // notFound is Docker's answer to an unknown image.
 func notFound(ref string) error {
+	if named, err := reference.ParseNormalizedNamed(ref); err == nil {
+		ref = reference.FamiliarString(reference.TagNameOnly(named))
+	}
 	return errdefs.ErrNotFound.WithMessage("No such image: " + ref)
 }
 

@@ -8,9 +8,11 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/distribution/reference"
 	mobyimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/storage"
 
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/plugin"
 )
 
 // all answers the images, newest first.
@@ -109,6 +111,7 @@ func (s *Store) Inspect(ctx context.Context, ref string) (mobyimage.InspectRespo
 		ID: img.ID.String(), RepoTags: notNil(img.RepoTags), RepoDigests: notNil(img.RepoDigests), Author: img.Config.Author, Config: &img.Config.Config,
 		Architecture: img.Config.Architecture, Variant: img.Config.Variant, Os: img.Config.OS, OsVersion: img.Config.OSVersion,
 		Size: img.Size, RootFS: mobyimage.RootFS{Type: img.Config.RootFS.Type}, Descriptor: &target,
+		GraphDriver: &storage.DriverData{Name: s.Drivers.Default(plugin.Storage)},
 	}
 	if img.Config.Created != nil {
 		response.Created = img.Config.Created.Format(time.RFC3339Nano)

@@ -76,7 +76,8 @@ func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool, inU
 		return nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", short, container))
 	}
 	_ = noPrune // images have no parents here that could be kept
-	return s.delete(ctx, img, names)
+	report, _, err := s.delete(ctx, img, names)
+	return report, err
 }
 
 // namesOf are the full names of an image, hidden ones too.
@@ -127,37 +128,58 @@ func (s *Store) untag(ctx context.Context, img *Image, names []string) ([]mobyim
 	return report, s.refresh(ctx)
 }
 
-// delete removes an image with all its names, its layers and its blobs.
-func (s *Store) delete(ctx context.Context, img *Image, names []string) ([]mobyimage.DeleteResponse, error) {
-	report, err := s.untag(ctx, img, names)
+// delete removes an image with all its names, its layers and its blobs, and answers
+// the size of the layers that are gone.
+func (s *Store) delete(ctx context.Context, img *Image, names []string) (report []mobyimage.DeleteResponse, freed int64, err error) {
+	sizes := s.layerSizes(ctx, img)
+	report, err = s.untag(ctx, img, names)
 	if err != nil {
-		return report, err
+		return report, 0, err
 	}
 	for _, digest := range img.RepoDigests {
 		report = append(report, mobyimage.DeleteResponse{Untagged: digest})
 	}
 	if err := s.names.Delete(ctx, dangling+img.Target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
-		return report, err
+		return report, 0, err
 	}
 	if err := s.refresh(ctx); err != nil {
-		return report, err
+		return report, 0, err
 	}
 	report = append(report, mobyimage.DeleteResponse{Deleted: img.ID.String()})
 	s.event(events.ActionDelete, img.ID.String(), img.ID.String())
 	used := s.chains()
 	chain := identity.ChainIDs(slices.Clone(img.Config.RootFS.DiffIDs))
-	for _, id := range slices.Backward(chain) {
+	for i, id := range slices.Backward(chain) {
 		if used[id.String()] {
 			break // and all below it
 		}
-		if err := s.removeLayer(ctx, id.String()); err != nil {
+		removed, err := s.removeLayer(ctx, id.String())
+		if err != nil {
 			s.Log.Error("removing a layer", "layer", id, "error", err)
 			continue
 		}
+		if !removed {
+			break // a container stands on it, and it on those below
+		}
 		report = append(report, mobyimage.DeleteResponse{Deleted: id.String()})
+		if i < len(sizes) {
+			freed += sizes[i]
+		}
 	}
 	s.collect(ctx)
-	return report, nil
+	return report, freed, nil
+}
+
+// layerSizes are the sizes of an image's layers; none if they cannot be known.
+func (s *Store) layerSizes(ctx context.Context, img *Image) (sizes []int64) {
+	manifest, err := s.manifest(ctx, img.Manifest)
+	if err != nil {
+		return nil // damaged, and about to be removed
+	}
+	for _, layer := range manifest.Layers {
+		sizes = append(sizes, s.layerSize(ctx, layer))
+	}
+	return sizes
 }
 
 // chains are the chain IDs of all images.
@@ -186,18 +208,20 @@ func (s *Store) storageDrivers() []string {
 
 // removeLayer removes a layer from all storage drivers. One that a container
 // stands on stays until a later sweep.
-func (s *Store) removeLayer(ctx context.Context, name string) error {
-	var failed error
+func (s *Store) removeLayer(ctx context.Context, name string) (removed bool, failed error) {
+	removed = true
 	for _, driverName := range s.storageDrivers() {
 		driver, err := s.Drivers.Storage(driverName)
 		if err == nil {
 			err = driver.Remove(ctx, name)
 		}
-		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+		if errdefs.IsFailedPrecondition(err) {
+			removed = false
+		} else if err != nil && !errdefs.IsNotFound(err) {
 			failed = errors.Join(failed, fmt.Errorf("storage driver %s: %w", driverName, err))
 		}
 	}
-	return failed
+	return removed, failed
 }
 
 // sweep removes a driver's snapshots that are of no image: children first.
@@ -259,12 +283,12 @@ func (s *Store) Prune(ctx context.Context, f filter.Args, inUse InUse) (mobyimag
 		if container, _ := inUse(img.ID.String()); container != "" {
 			continue
 		}
-		deleted, err := s.delete(ctx, img, s.namesOf(img))
+		deleted, freed, err := s.delete(ctx, img, s.namesOf(img))
 		report.ImagesDeleted = append(report.ImagesDeleted, deleted...)
 		if err != nil {
 			return report, err
 		}
-		report.SpaceReclaimed += uint64(img.Size)
+		report.SpaceReclaimed += uint64(freed)
 	}
 	unfinished, err := s.fetcher.DropUnfinished(ctx)
 	if err != nil {

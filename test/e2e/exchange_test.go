@@ -201,7 +201,7 @@ func TestExchangeWithUmoci(t *testing.T) {
 func TestExchangeWithDocker(t *testing.T) {
 	t.Parallel()
 	c := newClient(t, "davit", engine)
-	docker := dockerDaemon(t)
+	docker, _ := dockerDaemon(t)
 	id, first, second, file := c.exchanged()
 	loaded := docker("load", "-i", file)
 	for _, name := range []string{first, second} {
@@ -229,8 +229,9 @@ func TestExchangeWithDocker(t *testing.T) {
 	c.equal(c.ok("run", "--rm", c.own("imported"), "cat", "/linked"), c.prefix)
 }
 
-// dockerDaemon starts Debian's dockerd on folders of its own, for images alone.
-func dockerDaemon(t *testing.T) func(args ...string) string {
+// dockerDaemon starts Debian's dockerd on folders of its own, for images alone, and
+// answers its client and its socket.
+func dockerDaemon(t *testing.T) (docker func(args ...string) string, socket string) {
 	t.Helper()
 	for _, name := range []string{"dockerd", "docker", "containerd"} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -247,7 +248,8 @@ func dockerDaemon(t *testing.T) func(args ...string) string {
 			t.Error(err)
 		}
 	})
-	host := "unix://" + dir + "/docker.sock"
+	socket = dir + "/docker.sock"
+	host := "unix://" + socket
 	daemon := exec.Command("dockerd", "--data-root", dir+"/root", "--exec-root", dir+"/run", "--pidfile", dir+"/pid", "--host", host,
 		"--storage-driver", "vfs", "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
 	var said bytes.Buffer
@@ -268,14 +270,14 @@ func dockerDaemon(t *testing.T) func(args ...string) string {
 		}
 	})
 	run := tool(t, "docker")
-	docker := func(args ...string) string { t.Helper(); return run(append([]string{"--host", host}, args...)...) }
+	docker = func(args ...string) string { t.Helper(); return run(append([]string{"--host", host}, args...)...) }
 	eventually(t, "dockerd", func() error {
 		if err := exec.Command("docker", "--host", host, "version").Run(); err != nil {
 			return fmt.Errorf("%w\n%s", err, said.String())
 		}
 		return nil
 	})
-	return docker
+	return docker, socket
 }
 
 func TestSaveAndLoadAsDocker(t *testing.T) {
@@ -317,10 +319,15 @@ func TestSaveAndLoadAsDocker(t *testing.T) {
 // ask speaks to an engine's API.
 func ask(t *testing.T, e *private.Engine, method, path, body string) (status int, answer string) {
 	t.Helper()
+	return askSocket(t, e.Socket, method, path, body)
+}
+
+func askSocket(t *testing.T, socket, method, path, body string) (status int, answer string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", e.Socket)
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, method, "http://davit"+path, strings.NewReader(body))
@@ -339,10 +346,9 @@ func ask(t *testing.T, e *private.Engine, method, path, body string) (status int
 	return response.StatusCode, string(text)
 }
 
-// TestABadArchiveLeavesNothing loads what must not be taken, and looks for what is
-// left of it.
-func TestABadArchiveLeavesNothing(t *testing.T) {
-	t.Parallel()
+// alone is an engine for one test, without images.
+func alone(t *testing.T) *private.Engine {
+	t.Helper()
 	e, err := private.New(private.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -357,6 +363,14 @@ func TestABadArchiveLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return e
+}
+
+// TestABadArchiveLeavesNothing loads what must not be taken, and looks for what is
+// left of it.
+func TestABadArchiveLeavesNothing(t *testing.T) {
+	t.Parallel()
+	e := alone(t)
 	c := newClient(t, "davit", e)
 	c.ok("import", archiveOf(t, map[string]string{"file": strings.Repeat("x", 100000)}), "good:1")
 	good := filepath.Join(t.TempDir(), "good.tar")

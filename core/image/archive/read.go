@@ -64,7 +64,7 @@ func unreadable(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return fmt.Errorf("reading the archive: %w: %w", err, errdefs.ErrInvalidArgument)
+	return invalid("reading the archive: " + err.Error())
 }
 
 // reader is an archive that is being read.
@@ -189,7 +189,7 @@ func (r *reader) find(name string) (ocispec.Descriptor, bool) {
 
 func (r *reader) json(name string, v any) error {
 	if err := json.Unmarshal(r.files[name], v); err != nil {
-		return fmt.Errorf("%s of the archive: %w: %w", name, err, errdefs.ErrInvalidArgument)
+		return invalid(fmt.Sprintf("%s of the archive: %v", name, err))
 	}
 	return nil
 }
