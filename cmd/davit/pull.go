@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"io"
-	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/jsonmessage"
 	"github.com/moby/term"
@@ -18,8 +18,17 @@ func pullCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", Short: "Download an image from a registry", Args: exactly(1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-			if all {
-				return &status{1, "pulling all tags of a repository is not supported: name the tag"}
+			named, err := reference.ParseNormalizedNamed(args[0])
+			switch {
+			case err != nil:
+				return &status{1, err.Error()}
+			case all && !reference.IsNameOnly(named):
+				return &status{1, "tag can't be used with --all-tags/-a"}
+			case !all && reference.IsNameOnly(named):
+				named = reference.TagNameOnly(named)
+				if !quiet {
+					a.say("Using default tag: latest")
+				}
 			}
 			parsed, err := parsePlatform(platform)
 			if err != nil {
@@ -29,10 +38,10 @@ func pullCommand(a *app) *cobra.Command {
 			if quiet {
 				out = io.Discard
 			}
-			if err := a.pull(cmd.Context(), api, args[0], parsed, out); err != nil {
+			if err := a.pull(cmd.Context(), api, named.String(), all, parsed, out); err != nil {
 				return err
 			}
-			a.say(fullName(args[0]))
+			a.say(named.String())
 			return nil
 		}),
 	}
@@ -42,23 +51,8 @@ func pullCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// fullName is what Docker prints at the end of a pull.
-func fullName(name string) string {
-	first, _, nested := strings.Cut(name, "/")
-	if !strings.Contains(name[strings.LastIndexByte(name, '/')+1:], ":") && !strings.Contains(name, "@") {
-		name += ":latest"
-	}
-	switch {
-	case nested && (strings.ContainsAny(first, ".:") || first == "localhost"):
-		return name
-	case nested:
-		return "docker.io/" + name
-	}
-	return "docker.io/library/" + name
-}
-
-func (a *app) pull(ctx context.Context, api *client.Client, name string, platform *ocispec.Platform, out io.Writer) error {
-	var o client.ImagePullOptions
+func (a *app) pull(ctx context.Context, api *client.Client, name string, all bool, platform *ocispec.Platform, out io.Writer) error {
+	o := client.ImagePullOptions{All: all}
 	if platform != nil {
 		o.Platforms = []ocispec.Platform{*platform}
 	}

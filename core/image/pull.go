@@ -31,14 +31,15 @@ const manifestTries = 3
 
 // Pull fetches an image from its registry, for one platform (empty: the host's),
 // and unpacks it with the default storage driver. The name is set when everything
-// is here and proven.
+// is here and proven. A name without tag and digest stands for all the tags that its
+// repository has.
 func (s *Store) Pull(ctx context.Context, ref, platform string, auth *mobyregistry.AuthConfig, out func(jsonstream.Message) error) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
 	}
-	p := &pull{Store: s, named: reference.TagNameOnly(named), platform: platforms.DefaultSpec(), matcher: platforms.Default(), out: newProgress(out)}
-	if platform != "" {
+	p := &pull{Store: s, named: named, platform: platforms.DefaultSpec(), matcher: platforms.Default(), out: newProgress(out)}
+	if p.asked = platform != ""; p.asked {
 		if p.platform, err = platforms.Parse(platform); err != nil {
 			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
@@ -52,7 +53,15 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *mobyregist
 	if p.sources, err = s.Registries.ForPull(p.named, auth); err != nil {
 		return err
 	}
-	return p.run(ctx)
+	if reference.IsNameOnly(named) {
+		return p.all(ctx)
+	}
+	fresh, err := p.run(ctx)
+	if err != nil {
+		return err
+	}
+	p.status(fresh)
+	return p.out.err()
 }
 
 // pull is one image on its way.
@@ -60,12 +69,55 @@ type pull struct {
 	*Store
 	named    reference.Named
 	platform ocispec.Platform
+	asked    bool // for the platform, instead of the host's
 	matcher  platforms.MatchComparer
 	sources  []*registry.Repository // the first has the image, when it is known which does
 	out      *progress
 }
 
-func (p *pull) run(ctx context.Context) error {
+// all pulls every tag of the repository.
+func (p *pull) all(ctx context.Context) error {
+	var tags []string
+	var err error
+	for _, source := range p.sources {
+		if tags, err = source.Tags(ctx); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return p.explain(err)
+	}
+	if len(tags) == 0 {
+		return errdefs.ErrNotFound.WithMessage("no tags in the repository " + reference.FamiliarName(p.named))
+	}
+	fresh := false
+	for _, tag := range tags {
+		one := *p
+		if one.named, err = reference.WithTag(p.named, tag); err != nil {
+			return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("the registry has an invalid tag %q", tag))
+		}
+		changed, err := one.run(ctx)
+		if err != nil {
+			return err
+		}
+		fresh = fresh || changed
+	}
+	p.status(fresh)
+	return p.out.err()
+}
+
+// status is Docker's last word.
+func (p *pull) status(fresh bool) {
+	text := "Status: Image is up to date for "
+	if fresh {
+		text = "Status: Downloaded newer image for "
+	}
+	p.out.say("", text+reference.FamiliarString(p.named))
+}
+
+// run pulls what the name names, and says whether the name is new or names something
+// else than before.
+func (p *pull) run(ctx context.Context) (fresh bool, err error) {
 	label := "latest"
 	switch n := p.named.(type) {
 	case reference.Digested:
@@ -75,29 +127,29 @@ func (p *pull) run(ctx context.Context) error {
 	}
 	target, err := p.document(ctx, label)
 	if err != nil {
-		return p.explain(err)
+		return false, p.explain(err)
 	}
 	manifest := target
 	if images.IsIndexType(target.MediaType) {
 		if manifest, err = p.choose(ctx, target); err != nil {
-			return err
+			return false, err
 		}
 		found, err := p.document(ctx, manifest.Digest.String())
 		switch {
 		case err != nil:
-			return p.explain(err)
+			return false, p.explain(err)
 		case found.Size != manifest.Size:
-			return fmt.Errorf("manifest %s has %d bytes, and %d by its index: %w", found.Digest, found.Size, manifest.Size, registry.ErrVerification)
+			return false, fmt.Errorf("manifest %s has %d bytes, and %d by its index: %w", found.Digest, found.Size, manifest.Size, registry.ErrVerification)
 		}
 		manifest.MediaType = found.MediaType
 	}
 	m, err := p.usable(ctx, manifest)
 	if err != nil {
-		return err
+		return false, err
 	}
 	p.out.say(label, "Pulling from "+reference.Path(p.named))
 	if err := p.fetch(ctx, m, func(int) {}); err != nil {
-		return p.explain(err)
+		return false, p.explain(err)
 	}
 	return p.finish(ctx, target)
 }
@@ -248,37 +300,36 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor) error {
 }
 
 // finish unpacks the image and gives it its name.
-func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
+func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) (fresh bool, err error) {
 	if err := p.link(ctx, target); err != nil {
-		return err
+		return false, err
 	}
 	img, err := p.read(ctx, target)
 	if err != nil {
-		return err
+		return false, err
 	}
 	manifest, err := p.manifest(ctx, img.Manifest)
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = p.unpack(ctx, *img, p.Drivers.Default(plugin.Storage), func(i int, status string) {
 		p.out.say(short(manifest.Layers[i].Digest), status)
 	})
 	if err != nil {
-		return fmt.Errorf("failed to register layer: %w", err)
+		return false, fmt.Errorf("failed to register layer: %w", err)
 	}
 	before, err := p.name(ctx, p.named.String(), target, map[string]string{pulled: "true"})
 	if err != nil {
-		return err
+		return false, err
 	}
 	familiar := reference.FamiliarString(p.named)
 	p.event(events.ActionPull, familiar, reference.FamiliarName(p.named))
 	p.out.say("", "Digest: "+target.Digest.String())
-	if before != nil && before.Target.Digest == target.Digest {
-		p.out.say("", "Status: Image is up to date for "+familiar)
-	} else {
-		p.out.say("", "Status: Downloaded newer image for "+familiar)
+	if has := img.Config.Platform; p.asked && !p.matcher.Match(has) {
+		p.out.say("", fmt.Sprintf("WARNING: image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
+			familiar, platforms.FormatAll(has), platforms.FormatAll(p.platform)))
 	}
-	return p.out.err()
+	return before == nil || before.Target.Digest != target.Digest, nil
 }
 
 func short(d digest.Digest) string { return d.Encoded()[:min(12, len(d.Encoded()))] }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -95,19 +96,21 @@ func MayPass(err error) bool {
 		wrong     x509.CertificateInvalidError
 		certs     *tls.CertificateVerificationError
 		header    tls.RecordHeaderError
-		alert     tls.AlertError
+		peer      *net.OpError
 		noHost    *net.DNSError
 	)
 	switch {
-	case errors.As(err, &unknown), errors.As(err, &wrongHost), errors.As(err, &wrong), errors.As(err, &certs), errors.As(err, &header), errors.As(err, &alert),
+	case errors.As(err, &unknown), errors.As(err, &wrongHost), errors.As(err, &wrong), errors.As(err, &certs), errors.As(err, &header),
 		errors.Is(err, errPlainHTTP), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, ErrVerification):
 		return false
+	case errors.As(err, &peer) && (peer.Op == "remote error" || peer.Op == "local error"):
+		return false // an alert of TLS
 	case errors.As(err, &noHost):
 		return noHost.IsTemporary || noHost.IsTimeout
 	}
 	var request *url.Error
-	var network net.Error
-	return errors.As(err, &request) || errors.As(err, &network)
+	var network *net.OpError
+	return errors.As(err, &request) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // plain leaves out that the library tried without TLS, too, where that is not allowed.
