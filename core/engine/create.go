@@ -185,10 +185,11 @@ func badDriver(err error) error {
 
 // prepareLayer unpacks the image where needed and makes the writable layer.
 func (e *Engine) prepareLayer(ctx context.Context, r *container.Record, img image.Image, u *undo) error {
-	parent, err := e.Images.Unpack(ctx, img, r.StorageDriver)
+	parent, release, err := e.Images.Unpack(ctx, img, r.StorageDriver)
 	if err != nil {
 		return fmt.Errorf("unpacking %s: %w", r.Config.Image, err)
 	}
+	defer release()
 	storage, err := e.Drivers.Storage(r.StorageDriver)
 	if err != nil {
 		return err

@@ -46,7 +46,10 @@ type Images interface {
 	// Unpack makes sure that all layers are committed snapshots of the storage
 	// driver and answers the name of the topmost (empty for an image without
 	// layers). Idempotent and safe to call at once for the same image.
-	Unpack(ctx context.Context, img image.Image, driver string) (parent string, err error)
+	// Until release the snapshots are not removed.
+	Unpack(ctx context.Context, img image.Image, driver string) (parent string, release func(), err error)
+	// Collect frees soon what nothing needs any more, in the background.
+	Collect()
 
 	List(ctx context.Context, f filter.Args) ([]image.Image, error)
 	Inspect(ctx context.Context, name string) (mobyimage.InspectResponse, error)

@@ -117,6 +117,9 @@ func (e *Engine) clean(ctx context.Context, r container.Record) {
 	if err = errors.Join(err, e.removeDir(r.ID)); err != nil {
 		e.Log.Warn("cleaning up after a removed container", "container", r.Name, "error", err)
 	}
+	if _, err := e.Images.Resolve(ctx, r.Image); errdefs.IsNotFound(err) {
+		e.Images.Collect() // its layers were the last user's
+	}
 }
 
 // removeAnonymous removes the container's anonymous volumes that no other

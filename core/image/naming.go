@@ -15,6 +15,17 @@ import (
 func (s *Store) name(ctx context.Context, full string, target ocispec.Descriptor, labels map[string]string) (before *images.Image, err error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	return s.nameLocked(ctx, full, target, labels)
+}
+
+// nameLocked is name for callers that hold changing. An image gets a name only while
+// all that it needs is here: then the name keeps it.
+func (s *Store) nameLocked(ctx context.Context, full string, target ocispec.Descriptor, labels map[string]string) (before *images.Image, err error) {
+	if lost, err := s.missing(ctx, target); err != nil {
+		return nil, fmt.Errorf("naming the image %s: %w", full, err)
+	} else if lost != nil {
+		return nil, fmt.Errorf("naming the image %s: its blob %s was removed meanwhile: %w", full, lost.Digest, errdefs.ErrNotFound)
+	}
 	before, err = s.setName(ctx, images.Image{Name: full, Target: target, Labels: labels})
 	if err != nil {
 		return nil, fmt.Errorf("naming the image %s: %w", full, err)

@@ -11,13 +11,10 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/events"
 	mobyimage "github.com/moby/moby/api/types/image"
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/filter"
-	"github.com/davit-engine/davit/core/plugin"
-	"github.com/davit-engine/davit/sdk/storage"
 )
 
 // Tag gives an image a further name.
@@ -29,12 +26,14 @@ func (s *Store) Tag(ctx context.Context, ref, name string) error {
 	if _, ok := named.(reference.Digested); ok {
 		return errdefs.ErrInvalidArgument.WithMessage("refusing to create a tag with a digest reference")
 	}
+	named = reference.TagNameOnly(named)
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	img, _, err := s.find(ref)
 	if err != nil {
 		return err
 	}
-	named = reference.TagNameOnly(named)
-	if _, err := s.name(scope(ctx), named.String(), img.Target, nil); err != nil {
+	if _, err := s.nameLocked(scope(ctx), named.String(), img.Target, nil); err != nil {
 		return err
 	}
 	s.event(events.ActionTag, img.ID.String(), reference.FamiliarString(named))
@@ -76,6 +75,7 @@ func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool, inU
 		return nil, errdefs.ErrConflict.WithMessage(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", short, container))
 	}
 	_ = noPrune // images have no parents here that could be kept
+	defer s.collect(ctx)
 	report, _, err := s.delete(ctx, img, names)
 	return report, err
 }
@@ -128,8 +128,8 @@ func (s *Store) untag(ctx context.Context, img *Image, names []string) ([]mobyim
 	return report, s.refresh(ctx)
 }
 
-// delete removes an image with all its names, its layers and its blobs, and answers
-// the size of the layers that are gone.
+// delete removes an image with all its names and its layers, and answers the size of
+// the layers that are gone. Its blobs go with the collection that the caller does.
 func (s *Store) delete(ctx context.Context, img *Image, names []string) (report []mobyimage.DeleteResponse, freed int64, err error) {
 	sizes := s.layerSizes(ctx, img)
 	report, err = s.untag(ctx, img, names)
@@ -166,7 +166,6 @@ func (s *Store) delete(ctx context.Context, img *Image, names []string) (report 
 			freed += sizes[i]
 		}
 	}
-	s.collect(ctx)
 	return report, freed, nil
 }
 
@@ -195,20 +194,15 @@ func (s *Store) chains() map[string]bool {
 	return used
 }
 
-// storageDrivers names the storage drivers there are.
-func (s *Store) storageDrivers() []string {
-	var names []string
-	for _, status := range s.Drivers.List() {
-		if status.Kind == plugin.Storage {
-			names = append(names, status.Driver)
-		}
-	}
-	return names
-}
-
 // removeLayer removes a layer from all storage drivers. One that a container
-// stands on stays until a later sweep.
+// stands on, or an operation counts on, stays until a later sweep.
 func (s *Store) removeLayer(ctx context.Context, name string) (removed bool, failed error) {
+	done, ok := s.snapshots.remove(name)
+	if !ok {
+		s.Collect()
+		return false, nil
+	}
+	defer done()
 	removed = true
 	for _, driverName := range s.storageDrivers() {
 		driver, err := s.Drivers.Storage(driverName)
@@ -222,34 +216,6 @@ func (s *Store) removeLayer(ctx context.Context, name string) (removed bool, fai
 		}
 	}
 	return removed, failed
-}
-
-// sweep removes a driver's snapshots that are of no image: children first.
-func (s *Store) sweep(ctx context.Context, driver storage.Driver) error {
-	used := s.chains()
-	parents := map[string]bool{}
-	var unused []string
-	err := driver.List(ctx, "", func(info storage.Info) error {
-		parents[info.Parent] = true
-		if strings.HasPrefix(info.Name, unpackKey) || strings.HasPrefix(info.Name, digest.Canonical.String()+":") && !used[info.Name] {
-			unused = append(unused, info.Name)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for range len(unused) {
-		before := len(unused)
-		unused = slices.DeleteFunc(unused, func(name string) bool {
-			err := driver.Remove(ctx, name)
-			return err == nil || errdefs.IsNotFound(err)
-		})
-		if len(unused) == before || len(unused) == 0 {
-			return nil // what is left has containers on it
-		}
-	}
-	return nil
 }
 
 // Prune deletes images that no container uses: those without a name, or with
@@ -295,6 +261,10 @@ func (s *Store) Prune(ctx context.Context, f filter.Args, inUse InUse) (mobyimag
 		return report, err
 	}
 	report.SpaceReclaimed += uint64(unfinished)
+	if err := s.forgetUnfinished(ctx); err != nil {
+		return report, err
+	}
+	s.sweepAll(ctx)
 	s.collect(ctx)
 	s.Emit(events.Message{Type: events.ImageEventType, Action: events.ActionPrune, Actor: events.Actor{Attributes: map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)}}})
 	return report, nil

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
-	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
@@ -33,9 +32,6 @@ import (
 
 // namespace is davit's in the metadata database.
 const namespace = "davit"
-
-// leaseTime is how long an unfinished pull may keep its blobs after a crash.
-const leaseTime = 24 * time.Hour
 
 // Drivers is what the store needs of the plugin host.
 type Drivers interface {
@@ -68,6 +64,10 @@ type Store struct {
 	fetcher *fetch.Fetcher
 
 	unpacking singleflight.Group
+	snapshots guard
+	wanted    chan struct{} // a collection
+	stop      func()        // ends the collector, and waits for it
+	linking   sync.Mutex    // orders writing of what a manifest or index refers to
 	writing   digestLocks
 	// changing orders changes of names, and collection of what they no longer
 	// reach. Reading takes the index.
@@ -95,18 +95,28 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		Options: o, bolt: bolt, db: db, content: db.ContentStore(),
-		names: metadata.NewImageStore(db), leases: metadata.NewLeaseManager(db),
+		names: metadata.NewImageStore(db), leases: metadata.NewLeaseManager(db), wanted: make(chan struct{}, 1),
 	}
 	o.Downloads.Store = s.content
 	s.fetcher = fetch.New(o.Downloads)
 	if err := s.refresh(scope(ctx)); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the images: %w", err), bolt.Close())
 	}
+	if err := s.endDeadLeases(scope(ctx)); err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	collecting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { s.collector(collecting) })
+	s.stop = func() { cancel(); running.Wait() }
 	return s, nil
 }
 
 // Close ends the store's use of its files.
-func (s *Store) Close() error { return s.bolt.Close() }
+func (s *Store) Close() error {
+	s.stop()
+	return s.bolt.Close()
+}
 
 // scope puts davit's namespace into a context, as the database wants.
 func scope(ctx context.Context) context.Context {
@@ -114,23 +124,6 @@ func scope(ctx context.Context) context.Context {
 		return ctx
 	}
 	return namespaces.WithNamespace(ctx, namespace)
-}
-
-// leased keeps what is written until done from being collected. A crash leaves a
-// lease that expires.
-func (s *Store) leased(ctx context.Context) (_ context.Context, done func(), err error) {
-	ctx = scope(ctx)
-	lease, err := s.leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a lease: %w", err)
-	}
-	return leases.WithLease(ctx, lease.ID), func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if err := s.leases.Delete(end, lease); err != nil {
-			s.Log.Error("ending a lease on image content", "error", err)
-		}
-	}, nil
 }
 
 // write stores a blob under its digest, or nothing: content that is not what its
@@ -150,28 +143,6 @@ func (s *Store) write(ctx context.Context, d ocispec.Descriptor, body io.Reader)
 		err = errors.Join(err, aborted)
 	}
 	return err
-}
-
-// hold keeps blobs, those that are here and those that will be, from being collected
-// while ctx's lease lasts.
-func (s *Store) hold(ctx context.Context, blobs ...ocispec.Descriptor) error {
-	lease, ok := leases.FromContext(ctx)
-	if !ok {
-		return nil
-	}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		ctx := boltutil.WithTransaction(ctx, tx)
-		for _, d := range blobs {
-			if err := s.leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: d.Digest.String(), Type: "content"}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("keeping image content: %w", err)
-	}
-	return nil
 }
 
 // digestLocks lets one write each blob at a time.
@@ -204,13 +175,6 @@ func (l *digestLocks) lock(ctx context.Context, d digest.Digest) (unlock func(),
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-	}
-}
-
-// collect frees blobs that no image reaches.
-func (s *Store) collect(ctx context.Context) {
-	if _, err := s.db.GarbageCollect(scope(context.WithoutCancel(ctx))); err != nil {
-		s.Log.Error("freeing image content", "error", err)
 	}
 }
 

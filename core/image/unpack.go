@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
@@ -29,9 +30,15 @@ const unpackKey = "unpack-"
 
 // Unpack makes sure that all layers of an image are committed snapshots of a
 // storage driver and answers the topmost's name. A layer whose content is not
-// what the configuration says (diff ID) is an error, and leaves nothing.
-func (s *Store) Unpack(ctx context.Context, img Image, driver string) (string, error) {
-	return s.unpack(scope(ctx), img, driver, func(int, string) {})
+// what the configuration says (diff ID) is an error, and leaves nothing. Until release
+// the snapshots stay, whatever is removed meanwhile.
+func (s *Store) Unpack(ctx context.Context, img Image, driver string) (top string, release func(), err error) {
+	ctx, held := withHolding(scope(ctx))
+	if top, err = s.unpack(ctx, img, driver, func(int, string) {}); err != nil {
+		held.end()
+		return "", nil, err
+	}
+	return top, held.end, nil
 }
 
 // unpack tells the layers' progress by their place.
@@ -44,9 +51,28 @@ func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(la
 		return "", err
 	}
 	chain := identity.ChainIDs(append([]digest.Digest{}, img.Config.RootFS.DiffIDs...))
-	top := chain[len(chain)-1].String()
+	names := make([]string, len(chain))
+	for i, id := range chain {
+		names[i] = id.String()
+	}
+	if err := s.holdSnapshots(ctx, names...); err != nil {
+		return "", err
+	}
+	top := names[len(names)-1]
 	if info, err := driver.Stat(ctx, top); err == nil && info.Kind == storage.KindCommitted {
 		return top, nil
+	}
+	if _, ok := leases.FromContext(ctx); !ok {
+		// The blobs stay, too, while they are read.
+		leased, done, err := s.leased(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer done()
+		if err := s.holdTree(leased, img.Manifest); err != nil {
+			return "", err
+		}
+		ctx = leased
 	}
 	manifest, err := s.manifest(ctx, img.Manifest)
 	if err != nil {
@@ -56,9 +82,16 @@ func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(la
 	for i, id := range chain {
 		tell(i, "Extracting")
 		// One unpacking of a layer serves all who wait for it.
-		_, err, _ := s.unpacking.Do(name+" "+id.String(), func() (any, error) {
-			return nil, s.unpackLayer(ctx, driver, manifest.Layers[i], img.Config.RootFS.DiffIDs[i], parent, id.String())
-		})
+		once := func() error {
+			_, err, _ := s.unpacking.Do(name+" "+id.String(), func() (any, error) {
+				return nil, s.unpackLayer(ctx, driver, manifest.Layers[i], img.Config.RootFS.DiffIDs[i], parent, id.String())
+			})
+			return err
+		}
+		err := once()
+		for errors.Is(err, context.Canceled) && ctx.Err() == nil {
+			err = once() // who did it for us has left
+		}
 		if err != nil {
 			return "", fmt.Errorf("unpacking layer %s: %w", manifest.Layers[i].Digest, err)
 		}
@@ -73,6 +106,11 @@ func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, layer oc
 		return nil
 	}
 	key := unpackKey + container.NewID()
+	release, err := s.snapshots.hold(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer release()
 	mounts, err := driver.Prepare(ctx, key, parent, nil)
 	if err != nil {
 		return err
@@ -149,6 +187,9 @@ func (s *Store) layerSize(ctx context.Context, layer ocispec.Descriptor) int64 {
 // link tells the collector what a manifest or index needs, down to the layers.
 // Children that are not here are left out.
 func (s *Store) link(ctx context.Context, target ocispec.Descriptor) error {
+	// Two pulls of different platforms of one index: the later one must see both.
+	s.linking.Lock()
+	defer s.linking.Unlock()
 	handler := images.SetChildrenMappedLabels(s.content, s.present(images.ChildrenHandler(s.content)), images.ChildGCLabels)
 	return images.Walk(ctx, handler, target)
 }
@@ -164,23 +205,6 @@ func (s *Store) present(next images.HandlerFunc) images.HandlerFunc {
 		}
 		return kept, err
 	}
-}
-
-// Recover removes what a crash left with the storage drivers: half unpacked
-// layers, and layers of no image and no container.
-func (s *Store) Recover(ctx context.Context) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	for _, name := range s.storageDrivers() {
-		driver, err := s.Drivers.Storage(name)
-		if err == nil {
-			err = s.sweep(scope(ctx), driver)
-		}
-		if err != nil {
-			s.Log.Error("removing layers that nobody uses", "driver", name, "error", err)
-		}
-	}
-	s.collect(ctx)
 }
 
 func ignoreNotFound(err error) error {
