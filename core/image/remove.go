@@ -159,7 +159,7 @@ func (s *Store) delete(ctx context.Context, img *Image, names []string) (report 
 			continue
 		}
 		if !removed {
-			break // a container stands on it, and it on those below
+			continue // a container stands on it, perhaps only in one driver
 		}
 		report = append(report, mobyimage.DeleteResponse{Deleted: id.String()})
 		if i < len(sizes) {
