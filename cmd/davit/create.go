@@ -377,5 +377,5 @@ func (a *app) pullFor(ctx context.Context, api *client.Client, f *createFlags, p
 	if f.quiet {
 		out = io.Discard
 	}
-	return a.pull(ctx, api, f.config.Image, false, platform, out)
+	return a.pull(ctx, api, f.config.Image, false, platform, out, progressAuto)
 }

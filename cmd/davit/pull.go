@@ -13,7 +13,7 @@ import (
 )
 
 func pullCommand(a *app) *cobra.Command {
-	var platform string
+	var platform, how string
 	var quiet, all bool
 	cmd := &cobra.Command{
 		Use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", Short: "Download an image from a registry", Args: exactly(1),
@@ -26,7 +26,7 @@ func pullCommand(a *app) *cobra.Command {
 				return &status{1, "tag can't be used with --all-tags/-a"}
 			case !all && reference.IsNameOnly(named):
 				named = reference.TagNameOnly(named)
-				if !quiet {
+				if !quiet && how != progressJSON {
 					a.say("Using default tag: latest")
 				}
 			}
@@ -38,20 +38,23 @@ func pullCommand(a *app) *cobra.Command {
 			if quiet {
 				out = io.Discard
 			}
-			if err := a.pull(cmd.Context(), api, named.String(), all, parsed, out); err != nil {
+			if err := a.pull(cmd.Context(), api, named.String(), all, parsed, out, how); err != nil {
 				return err
 			}
-			a.say(named.String())
+			if how != progressJSON || quiet {
+				a.say(named.String())
+			}
 			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&platform, "platform", "", "Set platform if server is multi-platform capable")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
 	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
+	cmd.Flags().StringVar(&how, "progress", progressAuto, `Set how progress is shown ("auto", "json", "plain", "tty")`)
 	return cmd
 }
 
-func (a *app) pull(ctx context.Context, api *client.Client, name string, all bool, platform *ocispec.Platform, out io.Writer) error {
+func (a *app) pull(ctx context.Context, api *client.Client, name string, all bool, platform *ocispec.Platform, out io.Writer, how string) error {
 	o := client.ImagePullOptions{All: all}
 	if platform != nil {
 		o.Platforms = []ocispec.Platform{*platform}
@@ -66,7 +69,7 @@ func (a *app) pull(ctx context.Context, api *client.Client, name string, all boo
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	return display(body, out)
+	return showPull(body, out, how)
 }
 
 // display shows progress, in place on a terminal.

@@ -51,6 +51,7 @@ func (p *progress) download(id string, total int64) func(fetch.Status) {
 			p.say(id, "Retrying in "+seconds(s.Wait))
 		case fetch.Verifying:
 			if begins {
+				p.send(jsonstream.Message{ID: id, Status: "Downloading", Progress: &jsonstream.Progress{Current: total, Total: total}})
 				p.say(id, "Verifying Checksum")
 			}
 		}

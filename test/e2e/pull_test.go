@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/moby/moby/api/types/jsonstream"
 
 	"github.com/davit-engine/davit/test/faultproxy"
 	"github.com/davit-engine/davit/test/private"
@@ -318,6 +320,33 @@ func TestPullForAPlatform(t *testing.T) {
 		c.Cleanup(func() { c.run("rmi", "-f", single) })
 		c.contains(c.ok("pull", "--platform", "linux/arm64", single), "WARNING: image with reference "+single+" was found but its platform (linux/s390x) does not match the specified platform (linux/arm64)")
 	})
+}
+
+// TestProgressOfAPull for people and for programs.
+func TestProgressOfAPull(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, "davit", engine)
+	ref := realRegistry(t) + "/team/app:v1"
+	push(t, ref, archived(t, noise(t, 2<<20)))
+	t.Cleanup(func() { c.run("rmi", ref) })
+	var last jsonstream.Message
+	sizes := false
+	for line := range strings.Lines(c.ok("pull", "--progress", "json", ref)) {
+		last = jsonstream.Message{}
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		sizes = sizes || last.Status == "Downloading" && last.Progress != nil && last.Progress.Total > 2<<20 && last.Progress.Current == last.Progress.Total
+	}
+	c.equal(last.Status, "Status: Downloaded newer image for "+ref)
+	if !sizes {
+		t.Error("no message tells that all bytes are here")
+	}
+	c.ok("rmi", ref)
+	c.contains(c.ok("pull", "--progress", "tty", ref), "Total: 1/1 layers")
+	c.ok("rmi", ref)
+	c.contains(c.ok("pull", "--progress", "plain", ref), ": Download complete\n")
+	c.fails(1, "is none of auto, json, plain, tty", "pull", "--progress", "loud", ref)
 }
 
 // TestMirrorsAndBlockedRegistries as the configuration says, and as info tells.
