@@ -103,6 +103,11 @@ func (a *app) raw(ctx context.Context, path string) (*http.Response, error) {
 
 // send asks the engine what Docker's client does not know.
 func (a *app) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	return a.sendWith(ctx, method, path, body, nil)
+}
+
+// sendWith is send with further header fields.
+func (a *app) sendWith(ctx context.Context, method, path string, body io.Reader, fields map[string]string) (*http.Response, error) {
 	api, err := a.engine()
 	if err != nil {
 		return nil, err
@@ -113,5 +118,8 @@ func (a *app) send(ctx context.Context, method, path string, body io.Reader) (*h
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	for key, value := range fields {
+		req.Header.Set(key, value)
+	}
 	return (&http.Client{Transport: transport}).Do(req)
 }

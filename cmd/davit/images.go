@@ -20,7 +20,7 @@ import (
 func imageCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		imagesCommand(a), renamed(imageRemove(a), "rmi"), pullCommand(a), pushCommand(a), tagCommand(a), historyCommand(a), loadCommand(a), saveCommand(a), importCommand(a),
-		loginCommand(a), logoutCommand(a),
+		loginCommand(a), logoutCommand(a), searchCommand(a),
 	}
 }
 

@@ -70,6 +70,7 @@ func root(a *app) *cobra.Command {
 	cmd.AddCommand(
 		group("container", "Manage containers", append(containerCommands(a), renamed(psCommand(a), "ls", "list", "ps"), containerPrune(a))...),
 		group("image", "Manage images", append(imageSubcommands(a), imagePrune(a))...),
+		group("manifest", "Look at image manifests of registries", manifestCommands(a)...),
 		group("network", "Manage networks", networkCommands(a)...),
 		group("checkpoint", "Manage checkpoints", checkpointCommands(a)...),
 		group("volume", "Manage volumes", volumeCommands(a)...),

@@ -91,6 +91,10 @@ type Images interface {
 	ImageTag(ctx context.Context, name, ref string) error
 	ImageRemove(ctx context.Context, name string, force, noPrune bool) ([]image.DeleteResponse, error)
 	ImagesPrune(ctx context.Context, f filter.Args) (image.PruneReport, error)
+	// ImageAskRegistry describes an image of a registry, and answers its manifest or
+	// index. Insecure allows to do without TLS.
+	ImageAskRegistry(ctx context.Context, ref string, insecure bool, auth *registry.AuthConfig) (registry.DistributionInspect, []byte, error)
+	ImageSearch(ctx context.Context, term string, limit int, f filter.Args, auth *registry.AuthConfig) ([]registry.SearchResult, error)
 	ImageLoad(ctx context.Context, in io.Reader, platform *ocispec.Platform, out Progress) error
 	// ImageSave answers a function that writes the archive, when all images are found.
 	ImageSave(ctx context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error)

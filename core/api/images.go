@@ -21,6 +21,9 @@ func (s *server) imageRoutes() {
 	s.handle("POST /images/prune", s.imagesPrune)
 	s.handle("POST /images/load", s.imageLoad)
 	s.handle("GET /images/get", s.imagesSave)
+	s.handle("GET /images/search", s.imageSearch)
+	s.handle("GET /distribution/{rest...}", s.distribution)
+	s.handle("GET /davit/distribution/{rest...}", s.remoteManifest)
 	// Names of images have slashes: the operation is the path's end.
 	s.handle("GET /images/{rest...}", s.imageGet)
 	s.handle("POST /images/{rest...}", s.imagePost)

@@ -11,7 +11,7 @@ import (
 // yet. They answer 501 with their name rather than pretend.
 var missing = []string{
 	"POST /build", "POST /build/prune", "POST /build/cancel", "POST /session", "POST /grpc",
-	"GET /distribution/", "GET /images/search", "GET /containers/{name}/attach/ws",
+	"GET /containers/{name}/attach/ws",
 	"/swarm", "/swarm/", "/nodes", "/nodes/", "/services", "/services/", "/tasks", "/tasks/", "/secrets", "/secrets/", "/configs", "/configs/",
 	"/plugins", "/plugins/",
 }
@@ -20,10 +20,10 @@ func (s *server) missingRoutes() {
 	for _, pattern := range missing {
 		s.handle(pattern, func(_ http.ResponseWriter, r *http.Request) error { return notImplemented(r) })
 	}
-	s.handle("/", func(_ http.ResponseWriter, _ *http.Request) error {
-		return errdefs.ErrNotFound.WithMessage("page not found")
-	})
+	s.handle("/", func(_ http.ResponseWriter, _ *http.Request) error { return notFound() })
 }
+
+func notFound() error { return errdefs.ErrNotFound.WithMessage("page not found") }
 
 func notImplemented(r *http.Request) error {
 	return errdefs.ErrNotImplemented.WithMessage(fmt.Sprintf("davit does not implement %s %s yet", r.Method, r.URL.Path))

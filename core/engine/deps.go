@@ -64,6 +64,10 @@ type Images interface {
 	Load(ctx context.Context, in io.Reader, platform *ocispec.Platform, out func(jsonstream.Message) error) error
 	Save(ctx context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error)
 	Import(ctx context.Context, o image.ImportOptions, in io.Reader, out func(jsonstream.Message) error) error
+	// AskRegistry describes an image of a registry without fetching it; Search looks for
+	// repositories.
+	AskRegistry(ctx context.Context, ref string, insecure bool, auth *registry.AuthConfig) (image.Remote, error)
+	Search(ctx context.Context, term string, limit int, f filter.Args, auth *registry.AuthConfig) ([]registry.SearchResult, error)
 	// Commit makes an image of a container's image and the layer that write puts out,
 	// and answers its ID.
 	Commit(ctx context.Context, o image.CommitOptions, write func(io.Writer) (empty bool, err error)) (string, error)

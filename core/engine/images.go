@@ -107,6 +107,17 @@ func (e *Engine) ImagesPrune(ctx context.Context, f filter.Args) (mobyimage.Prun
 	return e.Images.Prune(ctx, f, e.imageInUse)
 }
 
+// ImageAskRegistry implements the API's backend.
+func (e *Engine) ImageAskRegistry(ctx context.Context, ref string, insecure bool, auth *registry.AuthConfig) (registry.DistributionInspect, []byte, error) {
+	found, err := e.Images.AskRegistry(ctx, ref, insecure, auth)
+	return found.DistributionInspect, found.Raw, err
+}
+
+// ImageSearch implements the API's backend.
+func (e *Engine) ImageSearch(ctx context.Context, term string, limit int, f filter.Args, auth *registry.AuthConfig) ([]registry.SearchResult, error) {
+	return e.Images.Search(ctx, term, limit, f, auth)
+}
+
 // ImageLoad implements the API's backend.
 func (e *Engine) ImageLoad(ctx context.Context, in io.Reader, platform *ocispec.Platform, out backend.Progress) error {
 	return e.Images.Load(ctx, in, platform, out)
