@@ -52,6 +52,7 @@ func (a *app) credentials(image string) (string, error) {
 
 func pushCommand(a *app) *cobra.Command {
 	var all, quiet bool
+	var platform string
 	cmd := &cobra.Command{
 		Use: "push [OPTIONS] NAME[:TAG]", Short: "Upload an image to a registry", Args: exactly(1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
@@ -66,7 +67,11 @@ func pushCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			body, err := api.ImagePush(cmd.Context(), args[0], client.ImagePushOptions{All: all, RegistryAuth: auth})
+			o := client.ImagePushOptions{All: all, RegistryAuth: auth}
+			if o.Platform, err = parsePlatform(platform); err != nil {
+				return err
+			}
+			body, err := api.ImagePush(cmd.Context(), args[0], o)
 			if err != nil {
 				return err
 			}
@@ -83,6 +88,7 @@ func pushCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "Push all tags of an image to the repository")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
+	cmd.Flags().StringVar(&platform, "platform", "", `Push only the given platform, formatted as "os[/arch[/variant]]"`)
 	return cmd
 }
 

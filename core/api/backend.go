@@ -85,7 +85,7 @@ type Images interface {
 	ImageList(ctx context.Context, o ImageListOptions) ([]image.Summary, error)
 	ImageInspect(ctx context.Context, name string) (image.InspectResponse, error)
 	ImageHistory(ctx context.Context, name string) ([]image.HistoryResponseItem, error)
-	ImagePush(ctx context.Context, ref string, auth *registry.AuthConfig, out Progress) error
+	ImagePush(ctx context.Context, ref string, platform *ocispec.Platform, auth *registry.AuthConfig, out Progress) error
 	RegistryLogin(ctx context.Context, auth *registry.AuthConfig) error
 	ImagePull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out Progress) error
 	ImageTag(ctx context.Context, name, ref string) error

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -103,7 +104,10 @@ func (f fake) ContainerExtract(_ context.Context, name, path string, o ExtractOp
 	return f.extract(name, path, o, content)
 }
 
-func (f fake) ImagePush(_ context.Context, ref string, auth *registry.AuthConfig, out Progress) error {
+func (f fake) ImagePush(_ context.Context, ref string, platform *ocispec.Platform, auth *registry.AuthConfig, out Progress) error {
+	if platform != nil {
+		ref += " for " + platforms.Format(*platform)
+	}
 	return f.push(ref, auth, out)
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
@@ -76,19 +75,21 @@ func (s *server) imagePost(w http.ResponseWriter, r *http.Request) error {
 	return notImplemented(r)
 }
 
-// push sends one tag, or without one all of a repository.
+// push sends one tag, or without one all of a repository; with a platform only what
+// is for that.
 func (s *server) push(w http.ResponseWriter, r *http.Request, ref string) error {
 	if tag := r.URL.Query().Get("tag"); tag != "" {
 		ref += ":" + tag
 	}
-	if platform := r.URL.Query().Get("platform"); platform != "" {
-		return errdefs.ErrNotImplemented.WithMessage("davit does not push single platforms of an index yet")
+	platform, err := onePlatform(r.URL.Query())
+	if err != nil {
+		return err
 	}
 	auth, err := registryAuth(r)
 	if err != nil {
 		return err
 	}
-	return progressing(w, func(out Progress) error { return s.Backend.ImagePush(r.Context(), ref, auth, out) })
+	return progressing(w, func(out Progress) error { return s.Backend.ImagePush(r.Context(), ref, platform, auth, out) })
 }
 
 // login asks a registry whether it takes credentials, which the client keeps.

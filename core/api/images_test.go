@@ -225,7 +225,8 @@ func TestPush(t *testing.T) {
 	header := base64.URLEncoding.EncodeToString([]byte(`{"username":"somebody"}`))
 	for path, want := range map[string]string{
 		"/images/a/push": "a somebody",
-		"/images/r.local:5000/team/app/push?tag=v1": "r.local:5000/team/app:v1 somebody",
+		"/images/r.local:5000/team/app/push?tag=v1":                                                        "r.local:5000/team/app:v1 somebody",
+		"/images/a/push?platform=" + url.QueryEscape(`{"os":"linux","architecture":"arm","variant":"v7"}`): "a for linux/arm/v7 somebody",
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, nil)
 		r.Header.Set(registry.AuthHeader, header)
@@ -235,7 +236,7 @@ func TestPush(t *testing.T) {
 			t.Errorf("%s pushed %q, want %q, and answered %s", path, got, want, w.Body)
 		}
 	}
-	refused(t, ask(t, b, http.MethodPost, "/images/a/push?platform={}", ""), http.StatusNotImplemented, "davit does not push single platforms of an index yet")
+	refused(t, ask(t, b, http.MethodPost, "/images/a/push?platform={}", ""), http.StatusBadRequest, "both OS and Architecture must be provided")
 }
 
 func TestLogin(t *testing.T) {

@@ -55,7 +55,7 @@ type Images interface {
 	Inspect(ctx context.Context, name string) (mobyimage.InspectResponse, error)
 	History(ctx context.Context, name string) ([]mobyimage.HistoryResponseItem, error)
 	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
-	Push(ctx context.Context, ref string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
+	Push(ctx context.Context, ref string, platform *ocispec.Platform, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
 	Tag(ctx context.Context, name, ref string) error
 	// Remove untags name, and deletes the image with its last name. inUse answers
 	// the container that uses an image, if any, and whether it runs.

@@ -78,8 +78,8 @@ func (e *Engine) ImageHistory(ctx context.Context, name string) ([]mobyimage.His
 }
 
 // ImagePush implements the API's backend.
-func (e *Engine) ImagePush(ctx context.Context, ref string, auth *registry.AuthConfig, out backend.Progress) error {
-	return e.Images.Push(ctx, ref, auth, out)
+func (e *Engine) ImagePush(ctx context.Context, ref string, platform *ocispec.Platform, auth *registry.AuthConfig, out backend.Progress) error {
+	return e.Images.Push(ctx, ref, platform, auth, out)
 }
 
 // RegistryLogin implements the API's backend.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -26,9 +27,10 @@ const parallelUploads = 5
 
 // Push sends an image to its registry: what the name names, or every tag of the
 // repository if it names none. Blobs that the registry has are not sent, and those
-// that it has in a repository they came from are mounted there. ErrNotFound if
-// there is no such image.
-func (s *Store) Push(ctx context.Context, ref string, auth *mobyregistry.AuthConfig, out func(jsonstream.Message) error) error {
+// that it has in a repository they came from are mounted there. With a platform only
+// the image for that goes there. ErrNotFound if there is no such image, or none for
+// the platform.
+func (s *Store) Push(ctx context.Context, ref string, platform *ocispec.Platform, auth *mobyregistry.AuthConfig, out func(jsonstream.Message) error) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
@@ -45,7 +47,7 @@ func (s *Store) Push(ctx context.Context, ref string, auth *mobyregistry.AuthCon
 	if err != nil {
 		return err
 	}
-	p := &push{Store: s, named: reference.TrimNamed(named), repository: to.Name(), options: append(to.Remote(ctx), remote.WithJobs(parallelUploads)), out: newProgress(out)}
+	p := &push{Store: s, platform: platform, named: reference.TrimNamed(named), repository: to.Name(), options: append(to.Remote(ctx), remote.WithJobs(parallelUploads)), out: newProgress(out)}
 	p.out.say("", "The push refers to repository ["+p.named.Name()+"]")
 	for _, record := range wanted {
 		if err := p.send(ctx, record); err != nil {
@@ -78,6 +80,7 @@ func (s *Store) toPush(ctx context.Context, named reference.Named) ([]images.Ima
 // push is a repository on its way to a registry.
 type push struct {
 	*Store
+	platform   *ocispec.Platform // nil: all that are here
 	named      reference.Named
 	repository name.Repository
 	options    []remote.Option
@@ -94,7 +97,7 @@ func (p *push) send(ctx context.Context, record images.Image) error {
 	if !ok {
 		return errdefs.ErrInvalidArgument.WithMessage("an image without a tag cannot be pushed")
 	}
-	target, err := p.wholeTarget(ctx, record.Target)
+	target, err := p.target(ctx, record)
 	if err != nil {
 		return err
 	}
@@ -143,6 +146,18 @@ type pushResult struct {
 	Tag    string
 	Digest string
 	Size   int64
+}
+
+// target is what of an image goes to the registry.
+func (p *push) target(ctx context.Context, record images.Image) (ocispec.Descriptor, error) {
+	if p.platform == nil {
+		return p.wholeTarget(ctx, record.Target)
+	}
+	target, err := p.ofPlatform(ctx, record.Target, *p.platform)
+	if errdefs.IsNotFound(err) {
+		return target, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("image with reference %s was found but does not provide the specified platform (%s)", record.Name, platforms.FormatAll(*p.platform)))
+	}
+	return target, err
 }
 
 // wholeTarget is the index if all its manifests are here, and otherwise the

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -315,11 +318,81 @@ func TestPullForAPlatform(t *testing.T) {
 			c.ok("rmi", "-f", ref)
 		}
 		c.fails(1, "no matching manifest for linux/riscv64 in the manifest list entries", "pull", "--platform", "linux/riscv64", ref)
+		// Two are here under one name, and one of them goes on.
+		c.ok("pull", "--platform", "linux/arm/v6", ref)
+		c.ok("pull", "--platform", "linux/s390x", ref)
+		other := address + "/team/other:v1"
+		c.ok("tag", ref, other)
+		c.Cleanup(func() { c.run("rmi", "-f", other) })
+		for _, platform := range []string{"linux/s390x", "linux/arm/v6"} {
+			want := c.ok("push", "--platform", platform, other)
+			parsed, err := name.ParseReference(other)
+			if err != nil {
+				c.Fatal(err)
+			}
+			img, err := remote.Image(parsed)
+			if err != nil {
+				c.Fatal(err)
+			}
+			config, err := img.ConfigFile()
+			digest, _ := img.Digest()
+			if err != nil || config.Platform().String() != platform || !strings.Contains(want, digest.String()) {
+				c.Errorf("the registry has %v, %v, want %s; push said %s", config, err, platform, want)
+			}
+		}
+		c.fails(1, "was found but does not provide the specified platform (linux/riscv64)", "push", "--platform", "linux/riscv64", other)
 		single := address + "/team/single:v1"
 		push(c.T, single, image("s390x", "").Add.(v1.Image))
 		c.Cleanup(func() { c.run("rmi", "-f", single) })
 		c.contains(c.ok("pull", "--platform", "linux/arm64", single), "WARNING: image with reference "+single+" was found but its platform (linux/s390x) does not match the specified platform (linux/arm64)")
 	})
+}
+
+// TestStoresThatTakeNothing: a full disk and one that cannot be written are named, and
+// what was brought is not left.
+func TestStoresThatTakeNothing(t *testing.T) {
+	t.Parallel()
+	ref := realRegistry(t) + "/team/app:v1"
+	push(t, ref, archived(t, noise(t, 8<<20)))
+	for what, c := range map[string]struct{ args, want string }{
+		"full":      {"-t tmpfs -o size=4m none", "no space left on device"},
+		"read-only": {"-t tmpfs -o ro none", "read-only file system"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			e := ownEngine(t, private.Options{})
+			client := newClient(t, "davit", e)
+			before := storedBlobs(t, e)
+			place := filepath.Join(e.Root, "images/content/ingest")
+			args := append(strings.Fields(c.args), place)
+			if what == "full" {
+				// Blobs are renamed into their place: both are on the small disk.
+				place = filepath.Join(e.Root, "images/content")
+				args = append(strings.Fields(c.args), place)
+			}
+			if out, err := exec.CommandContext(t.Context(), "mount", args...).CombinedOutput(); err != nil {
+				t.Fatalf("mount %v: %v\n%s", args, err, out)
+			}
+			if what == "full" {
+				if err := os.MkdirAll(filepath.Join(place, "ingest"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			unmount := sync.OnceValue(func() error { return exec.Command("umount", place).Run() })
+			t.Cleanup(func() { _ = unmount() })
+			client.fails(1, c.want, "pull", ref)
+			if what == "full" {
+				if left, err := os.ReadDir(filepath.Join(place, "ingest")); err != nil || len(left) > 0 {
+					t.Errorf("a part of the blob is left: %v, %v", left, err)
+				}
+			}
+			if err := unmount(); err != nil {
+				t.Fatal(err)
+			}
+			client.ok("image", "prune", "-f")
+			client.equal(storedBlobs(t, e), before)
+			client.contains(client.ok("pull", ref), "Downloaded newer image")
+		})
+	}
 }
 
 // TestProgressOfAPull for people and for programs.
