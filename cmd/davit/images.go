@@ -32,7 +32,7 @@ func imageSubcommands(a *app) []*cobra.Command {
 	})
 	return []*cobra.Command{
 		renamed(imagesCommand(a), "ls", "list"), renamed(imageRemove(a), "rm", "remove"), pullCommand(a), pushCommand(a), tagCommand(a), historyCommand(a),
-		loadCommand(a), saveCommand(a), importCommand(a), inspect,
+		loadCommand(a), saveCommand(a), importCommand(a), inspect, imageTreeCommand(a), imageDiffCommand(a),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/filter"
+	"github.com/davit-engine/davit/core/image/layers"
 	"github.com/davit-engine/davit/core/plugin"
 )
 
@@ -95,6 +96,9 @@ type Images interface {
 	// index. Insecure allows to do without TLS.
 	ImageAskRegistry(ctx context.Context, ref string, insecure bool, auth *registry.AuthConfig) (registry.DistributionInspect, []byte, error)
 	ImageSearch(ctx context.Context, term string, limit int, f filter.Args, auth *registry.AuthConfig) ([]registry.SearchResult, error)
+	// ImageTree and ImageDiff are davit's own (served below /davit/images).
+	ImageTree(ctx context.Context, name string, files bool) (layers.Image, error)
+	ImageDiff(ctx context.Context, from, to string) (layers.Difference, error)
 	ImageLoad(ctx context.Context, in io.Reader, platform *ocispec.Platform, out Progress) error
 	// ImageSave answers a function that writes the archive, when all images are found.
 	ImageSave(ctx context.Context, names []string, platform *ocispec.Platform) (func(io.Writer) error, error)

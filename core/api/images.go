@@ -22,6 +22,8 @@ func (s *server) imageRoutes() {
 	s.handle("GET /images/get", s.imagesSave)
 	s.handle("GET /images/search", s.imageSearch)
 	s.handle("GET /distribution/{rest...}", s.distribution)
+	s.handle("GET /davit/images/diff", s.imageDiff)
+	s.handle("GET /davit/images/{rest...}", s.imageTree)
 	s.handle("GET /davit/distribution/{rest...}", s.remoteManifest)
 	// Names of images have slashes: the operation is the path's end.
 	s.handle("GET /images/{rest...}", s.imageGet)

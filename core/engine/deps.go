@@ -13,6 +13,7 @@ import (
 
 	"github.com/davit-engine/davit/core/filter"
 	"github.com/davit-engine/davit/core/image"
+	"github.com/davit-engine/davit/core/image/layers"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/resolvconf"
@@ -68,6 +69,9 @@ type Images interface {
 	// repositories.
 	AskRegistry(ctx context.Context, ref string, insecure bool, auth *registry.AuthConfig) (image.Remote, error)
 	Search(ctx context.Context, term string, limit int, f filter.Args, auth *registry.AuthConfig) ([]registry.SearchResult, error)
+	// Tree reads what the layers of an image change, Diff in what two images differ.
+	Tree(ctx context.Context, ref string, files bool) (layers.Image, error)
+	Diff(ctx context.Context, from, to string) (layers.Difference, error)
 	// Commit makes an image of a container's image and the layer that write puts out,
 	// and answers its ID.
 	Commit(ctx context.Context, o image.CommitOptions, write func(io.Writer) (empty bool, err error)) (string, error)

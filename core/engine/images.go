@@ -13,6 +13,7 @@ import (
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/filter"
 	"github.com/davit-engine/davit/core/image"
+	"github.com/davit-engine/davit/core/image/layers"
 )
 
 // ImageList implements the API's backend.
@@ -116,6 +117,16 @@ func (e *Engine) ImageAskRegistry(ctx context.Context, ref string, insecure bool
 // ImageSearch implements the API's backend.
 func (e *Engine) ImageSearch(ctx context.Context, term string, limit int, f filter.Args, auth *registry.AuthConfig) ([]registry.SearchResult, error) {
 	return e.Images.Search(ctx, term, limit, f, auth)
+}
+
+// ImageTree implements the API's backend.
+func (e *Engine) ImageTree(ctx context.Context, name string, files bool) (layers.Image, error) {
+	return e.Images.Tree(ctx, name, files)
+}
+
+// ImageDiff implements the API's backend.
+func (e *Engine) ImageDiff(ctx context.Context, from, to string) (layers.Difference, error) {
+	return e.Images.Diff(ctx, from, to)
 }
 
 // ImageLoad implements the API's backend.
