@@ -306,7 +306,7 @@ func (a *app) lookUp(ctx context.Context, api *client.Client, kind, name string,
 			r, err := api.ContainerInspect(ctx, name, client.ContainerInspectOptions{Size: size})
 			return r.Container, r.Raw, err
 		}},
-		{"image", func() (any, json.RawMessage, error) { return inspectImage(ctx, api, name) }},
+		{"image", func() (any, json.RawMessage, error) { return inspectImage(ctx, api, name, nil) }},
 		{"network", func() (any, json.RawMessage, error) {
 			r, err := api.NetworkInspect(ctx, name, client.NetworkInspectOptions{})
 			return r.Network, r.Raw, err

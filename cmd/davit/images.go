@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/client"
 	"github.com/moby/term"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -26,9 +27,16 @@ func imageCommands(a *app) []*cobra.Command {
 
 func imageSubcommands(a *app) []*cobra.Command {
 	inspect := &cobra.Command{Use: "inspect [OPTIONS] IMAGE [IMAGE...]", Short: "Display detailed information on one or more images", Args: atLeast(1)}
+	platform := inspect.Flags().String("platform", "", `Inspect a specific platform of the multi-platform image, formatted as "os[/arch[/variant]]"`)
 	format := inspect.Flags().StringP("format", "f", "", "Format output using a custom template: 'json' or a Go template")
 	inspect.RunE = a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-		return inspectAll(a.out, *format, args, func(name string) (any, json.RawMessage, error) { return inspectImage(cmd.Context(), api, name) })
+		parsed, err := parsePlatform(*platform)
+		if err != nil {
+			return err
+		}
+		return inspectAll(a.out, *format, args, func(name string) (any, json.RawMessage, error) {
+			return inspectImage(cmd.Context(), api, name, parsed)
+		})
 	})
 	return []*cobra.Command{
 		renamed(imagesCommand(a), "ls", "list"), renamed(imageRemove(a), "rm", "remove"), pullCommand(a), pushCommand(a), tagCommand(a), historyCommand(a),
@@ -36,9 +44,13 @@ func imageSubcommands(a *app) []*cobra.Command {
 	}
 }
 
-func inspectImage(ctx context.Context, api *client.Client, name string) (any, json.RawMessage, error) {
+func inspectImage(ctx context.Context, api *client.Client, name string, platform *ocispec.Platform) (any, json.RawMessage, error) {
 	var raw bytes.Buffer
-	r, err := api.ImageInspect(ctx, name, client.ImageInspectWithRawResponse(&raw))
+	options := []client.ImageInspectOption{client.ImageInspectWithRawResponse(&raw)}
+	if platform != nil {
+		options = append(options, client.ImageInspectWithPlatform(platform))
+	}
+	r, err := api.ImageInspect(ctx, name, options...)
 	return r.InspectResponse, raw.Bytes(), err
 }
 
@@ -172,12 +184,18 @@ func tagCommand(a *app) *cobra.Command {
 
 func historyCommand(a *app) *cobra.Command {
 	var quiet, full bool
-	var format string
+	var format, platform string
 	human := true
 	cmd := &cobra.Command{
 		Use: "history [OPTIONS] IMAGE", Short: "Show the history of an image", Args: exactly(1),
 		RunE: a.with(func(cmd *cobra.Command, api *client.Client, args []string) error {
-			result, err := api.ImageHistory(cmd.Context(), args[0])
+			var options []client.ImageHistoryOption
+			if parsed, err := parsePlatform(platform); err != nil {
+				return err
+			} else if parsed != nil {
+				options = append(options, client.ImageHistoryWithPlatform(*parsed))
+			}
+			result, err := api.ImageHistory(cmd.Context(), args[0], options...)
 			if err != nil {
 				return err
 			}
@@ -205,6 +223,7 @@ func historyCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only show image IDs")
 	cmd.Flags().BoolVar(&full, "no-trunc", false, "Don't truncate output")
+	cmd.Flags().StringVar(&platform, "platform", "", `Show history for the given platform, formatted as "os[/arch[/variant]]"`)
 	cmd.Flags().BoolVarP(&human, "human", "H", true, "Print sizes and dates in human readable format")
 	cmd.Flags().StringVar(&format, "format", "", "Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template")
 	return cmd

@@ -84,8 +84,8 @@ type Execs interface {
 // Images are the image operations.
 type Images interface {
 	ImageList(ctx context.Context, o ImageListOptions) ([]image.Summary, error)
-	ImageInspect(ctx context.Context, name string) (image.InspectResponse, error)
-	ImageHistory(ctx context.Context, name string) ([]image.HistoryResponseItem, error)
+	ImageInspect(ctx context.Context, name string, platform *ocispec.Platform) (image.InspectResponse, error)
+	ImageHistory(ctx context.Context, name string, platform *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	ImagePush(ctx context.Context, ref string, platform *ocispec.Platform, auth *registry.AuthConfig, out Progress) error
 	RegistryLogin(ctx context.Context, auth *registry.AuthConfig) error
 	ImagePull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out Progress) error

@@ -134,7 +134,7 @@ func (f fake) ImageImport(_ context.Context, o ImageImportOptions, in io.Reader,
 	return f.imports(o, in, out)
 }
 
-func (f fake) ImageInspect(_ context.Context, name string) (image.InspectResponse, error) {
+func (f fake) ImageInspect(_ context.Context, name string, _ *ocispec.Platform) (image.InspectResponse, error) {
 	return f.image(name)
 }
 

@@ -33,8 +33,12 @@ func (s *server) imageRoutes() {
 
 func (s *server) imageGet(w http.ResponseWriter, r *http.Request) error {
 	rest := r.PathValue("rest")
+	platform, err := onePlatform(r.URL.Query())
+	if err != nil {
+		return err
+	}
 	if name, ok := strings.CutSuffix(rest, "/json"); ok {
-		response, err := s.Backend.ImageInspect(r.Context(), name)
+		response, err := s.Backend.ImageInspect(r.Context(), name, platform)
 		if err != nil {
 			return err
 		}
@@ -45,7 +49,7 @@ func (s *server) imageGet(w http.ResponseWriter, r *http.Request) error {
 		return writeJSON(w, http.StatusOK, shaped)
 	}
 	if name, ok := strings.CutSuffix(rest, "/history"); ok {
-		history, err := s.Backend.ImageHistory(r.Context(), name)
+		history, err := s.Backend.ImageHistory(r.Context(), name, platform)
 		if err != nil {
 			return err
 		}

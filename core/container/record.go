@@ -43,6 +43,9 @@ type Record struct {
 	StartedAt    time.Time
 	FinishedAt   time.Time
 	RestartCount int
+	// Committing says that the engine has paused it for as long as a commit reads its
+	// files. A crash must not leave it so.
+	Committing bool
 	// Stopped says that a user wanted it to end: no restart policy starts it again
 	// (until the engine restarts, for "always").
 	Stopped bool

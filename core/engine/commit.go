@@ -64,16 +64,34 @@ func (e *Engine) ContainerCommit(ctx context.Context, name string, o backend.Com
 	return id, nil
 }
 
-// pauseFor pauses a container for a while. One that has ended, or that somebody
-// else pauses, stays as it is.
+// pauseFor pauses a container for a commit. One that has ended, or that somebody
+// else has paused, stays as it is. That it is for a commit is written down first, so
+// that a crash does not leave it paused.
 func (e *Engine) pauseFor(ctx context.Context, c *container.Container) (resume func() error, err error) {
-	if err := e.ContainerPause(ctx, c.ID); err != nil {
-		if errdefs.IsConflict(err) && c.Record().Status != container.Running {
-			return func() error { return nil }, nil
-		}
+	end, err := c.Begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return func() error { return e.unpause(context.WithoutCancel(ctx), c) }, nil
+	defer end()
+	if c.Record().Status != container.Running {
+		return func() error { return nil }, nil
+	}
+	if err := c.Update(func(r *container.Record) error { r.Committing = true; return nil }); err != nil {
+		return nil, err
+	}
+	if err := e.pause(ctx, c); err != nil {
+		return nil, errors.Join(err, committed(c))
+	}
+	return func() error { return e.resume(context.WithoutCancel(ctx), c) }, nil
+}
+
+// resume lets a container go on that was paused for a commit.
+func (e *Engine) resume(ctx context.Context, c *container.Container) error {
+	return errors.Join(e.unpause(ctx, c), committed(c))
+}
+
+func committed(c *container.Container) error {
+	return c.Update(func(r *container.Record) error { r.Committing = false; return nil })
 }
 
 // writeLayer writes what a container has changed as the archive of a layer.

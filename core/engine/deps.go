@@ -53,8 +53,8 @@ type Images interface {
 	Collect()
 
 	List(ctx context.Context, f filter.Args) ([]image.Image, error)
-	Inspect(ctx context.Context, name string) (mobyimage.InspectResponse, error)
-	History(ctx context.Context, name string) ([]mobyimage.HistoryResponseItem, error)
+	Inspect(ctx context.Context, name string, platform *ocispec.Platform) (mobyimage.InspectResponse, error)
+	History(ctx context.Context, name string, platform *ocispec.Platform) ([]mobyimage.HistoryResponseItem, error)
 	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
 	Push(ctx context.Context, ref string, platform *ocispec.Platform, auth *registry.AuthConfig, out func(jsonstream.Message) error) error
 	Tag(ctx context.Context, name, ref string) error

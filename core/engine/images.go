@@ -69,13 +69,13 @@ func (e *Engine) imageInUse(imageID string) (containerID string, running bool) {
 }
 
 // ImageInspect implements the API's backend.
-func (e *Engine) ImageInspect(ctx context.Context, name string) (mobyimage.InspectResponse, error) {
-	return e.Images.Inspect(ctx, name)
+func (e *Engine) ImageInspect(ctx context.Context, name string, platform *ocispec.Platform) (mobyimage.InspectResponse, error) {
+	return e.Images.Inspect(ctx, name, platform)
 }
 
 // ImageHistory implements the API's backend.
-func (e *Engine) ImageHistory(ctx context.Context, name string) ([]mobyimage.HistoryResponseItem, error) {
-	return e.Images.History(ctx, name)
+func (e *Engine) ImageHistory(ctx context.Context, name string, platform *ocispec.Platform) ([]mobyimage.HistoryResponseItem, error) {
+	return e.Images.History(ctx, name, platform)
 }
 
 // ImagePush implements the API's backend.

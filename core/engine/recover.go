@@ -75,6 +75,9 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container) error {
 			return nil
 		})
 		e.watch(c)
+		if err == nil && r.Committing {
+			err = e.resume(ctx, c)
+		}
 		return err
 	case runtime.StatusCreated:
 		// Its start was cut off before the program ran.
@@ -107,7 +110,7 @@ func (e *Engine) settle(c *container.Container, exit *runtime.Exit) error {
 		return nil
 	}
 	return c.Update(func(r *container.Record) error {
-		r.PID, r.Socket = 0, ""
+		r.PID, r.Socket, r.Committing = 0, "", false
 		r.Detach()
 		if exit != nil && (r.Status.Alive() || r.FinishedAt.IsZero()) {
 			r.ExitCode, r.FinishedAt, r.OOMKilled, r.Error = exit.Code, exit.At, exit.OOMKilled, exit.Reason

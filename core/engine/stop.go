@@ -241,6 +241,12 @@ func (e *Engine) ContainerPause(ctx context.Context, name string) error {
 	default:
 		return notRunning(r)
 	}
+	return e.pause(ctx, c)
+}
+
+// pause freezes a container that runs.
+func (e *Engine) pause(ctx context.Context, c *container.Container) error {
+	r := c.Record()
 	driver, err := e.Drivers.Runtime(r.RuntimeDriver)
 	if err != nil {
 		return err

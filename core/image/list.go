@@ -2,13 +2,17 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	mobyimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/storage"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/filter"
@@ -100,9 +104,37 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// Inspect describes an image.
-func (s *Store) Inspect(ctx context.Context, ref string) (mobyimage.InspectResponse, error) {
+// resolveFor is Resolve for one of the platforms that an image has here; nil stands
+// for the host's.
+func (s *Store) resolveFor(ctx context.Context, ref string, platform *ocispec.Platform) (Image, error) {
 	img, err := s.Resolve(ctx, ref)
+	if err != nil || platform == nil {
+		return img, err
+	}
+	chosen, err := s.ofPlatform(ctx, img.Target, *platform)
+	if errdefs.IsNotFound(err) {
+		err = withoutPlatform(ref, *platform)
+	}
+	if err != nil {
+		return img, err
+	}
+	one, err := s.read(ctx, chosen)
+	if err != nil {
+		return img, err
+	}
+	result := *one
+	result.Target, result.RepoTags, result.RepoDigests = img.Target, img.RepoTags, img.RepoDigests
+	return result, nil
+}
+
+// withoutPlatform is Docker's text for an image that is here for others.
+func withoutPlatform(ref string, platform ocispec.Platform) error {
+	return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("image with reference %s was found but does not provide the specified platform (%s)", ref, platforms.FormatAll(platform)))
+}
+
+// Inspect describes an image.
+func (s *Store) Inspect(ctx context.Context, ref string, platform *ocispec.Platform) (mobyimage.InspectResponse, error) {
+	img, err := s.resolveFor(scope(ctx), ref, platform)
 	if err != nil {
 		return mobyimage.InspectResponse{}, err
 	}
@@ -144,8 +176,8 @@ func notNil(list []string) []string {
 
 // History tells how an image was made, newest first. Only the last step has an
 // ID: the others are not images here.
-func (s *Store) History(ctx context.Context, ref string) ([]mobyimage.HistoryResponseItem, error) {
-	img, err := s.Resolve(ctx, ref)
+func (s *Store) History(ctx context.Context, ref string, platform *ocispec.Platform) ([]mobyimage.HistoryResponseItem, error) {
+	img, err := s.resolveFor(scope(ctx), ref, platform)
 	if err != nil {
 		return nil, err
 	}

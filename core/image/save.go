@@ -130,7 +130,7 @@ func (s *Store) saved(ctx context.Context, img *Image, ref string, platform *oci
 	if platform != nil {
 		chosen, err := s.ofPlatform(ctx, img.Target, *platform)
 		if errdefs.IsNotFound(err) {
-			return saved, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("image with reference %s was found but does not provide the specified platform (%s)", ref, platforms.FormatAll(*platform)))
+			return saved, withoutPlatform(ref, *platform)
 		}
 		if err != nil {
 			return saved, err

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"archive/tar"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -114,6 +115,56 @@ func TestCommitOfNothing(t *testing.T) {
 		c.ok("run", "--name", c.own("box"), "busybox", "touch", "/.wh.tmp")
 		c.fails(1, "/.wh.tmp: in a layer the name means a deletion", "commit", c.own("box"))
 	})
+}
+
+// A core that is killed while it commits leaves the container neither paused nor
+// changed, and no image.
+func TestACommitThatIsKilled(t *testing.T) {
+	t.Parallel()
+	e := alone(t)
+	c := newClient(t, "davit", e)
+	c.ok("import", writeBusybox(t), "busybox")
+	c.ok("run", "-d", "--name", "box", "--network", "none", "busybox", "sh", "-c", "dd if=/dev/urandom of=/large bs=1M count=150 2>/dev/null; echo done; sleep 600")
+	eventually(t, "the file", func() error {
+		if out := c.ok("logs", "box"); out != "done" {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	commit := e.Command(ctx, "davit", "commit", "box", "half")
+	if err := commit.Start(); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string { return c.ok("inspect", "-f", "{{.State.Status}}", "box") }
+	eventually(t, "the pause", func() error {
+		if s := state(); s != "paused" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := commit.Wait(); err == nil {
+		t.Error("the commit has succeeded: this proves nothing")
+	}
+	if err := e.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.equal(state(), "running")
+	c.equal(c.ok("images", "--format", "{{.Repository}}"), "busybox")
+	// One that a user paused stays so.
+	c.ok("pause", "box")
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.equal(state(), "paused")
+	c.ok("unpause", "box")
 }
 
 // difference shows the lines of two lists that the other does not have.
