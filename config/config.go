@@ -97,12 +97,15 @@ type Network struct {
 	DNSOptions []string `toml:"dns_options"`
 }
 
-// Images is how images come from registries.
+// Images is how images come from registries, and how large their layers may be.
 type Images struct {
 	MaxConcurrentDownloads int      `toml:"max_concurrent_downloads"`
 	MaxDownloadAttempts    int      `toml:"max_download_attempts"`
 	RegistryTimeout        Duration `toml:"registry_timeout"`
 	CertsDir               string   `toml:"certs_dir"`
+	MaxLayerSize           Size     `toml:"max_layer_size"`
+	MaxLayerEntries        int      `toml:"max_layer_entries"`
+	MaxPathDepth           int      `toml:"max_path_depth"`
 }
 
 // Registry is how one registry is reached; of the key "*" how those are that have no
@@ -138,6 +141,7 @@ func Default() Config {
 		Images: Images{
 			MaxConcurrentDownloads: 3, MaxDownloadAttempts: 5,
 			RegistryTimeout: Duration(defaultSilence), CertsDir: "/etc/davit/certs.d",
+			MaxLayerSize: 256 << 30, MaxLayerEntries: 10_000_000, MaxPathDepth: 1000,
 		},
 	}
 }

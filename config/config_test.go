@@ -81,6 +81,9 @@ max_concurrent_downloads = 7
 max_download_attempts = 2
 registry_timeout = "1m"
 certs_dir = "/certs"
+max_layer_size = "1g"
+max_layer_entries = 5
+max_path_depth = 6
 [registries."localhost:5000"]
 insecure = true
 [registries."docker.io"]
@@ -106,7 +109,7 @@ blocked = true
 		},
 		Logs:    Logs{MaxSize: 1 << 30, MaxFile: 5},
 		Network: Network{ResolvConf: "/h/resolv.conf", DNS: []string{"9.9.9.9", "2620:fe::fe"}, DNSSearch: []string{"a.example"}, DNSOptions: []string{"edns0"}},
-		Images:  Images{MaxConcurrentDownloads: 7, MaxDownloadAttempts: 2, RegistryTimeout: Duration(time.Minute), CertsDir: "/certs"},
+		Images:  Images{MaxConcurrentDownloads: 7, MaxDownloadAttempts: 2, RegistryTimeout: Duration(time.Minute), CertsDir: "/certs", MaxLayerSize: 1 << 30, MaxLayerEntries: 5, MaxPathDepth: 6},
 		Registries: map[string]Registry{
 			"localhost:5000": {Insecure: true},
 			"docker.io":      {Mirrors: []string{"m.example:5000", "http://n.example/cache"}, CA: "/ca", ClientCert: "/cert", ClientKey: "/key"},

@@ -21,6 +21,15 @@ func (i Images) problems() (list []error) {
 	if i.CertsDir != "" && !filepath.IsAbs(i.CertsDir) {
 		wrong("images.certs_dir = %q: must be an absolute path", i.CertsDir)
 	}
+	if i.MaxLayerSize < 1<<20 {
+		wrong("images.max_layer_size = %d: must be at least 1m", i.MaxLayerSize)
+	}
+	if i.MaxLayerEntries < 1 {
+		wrong("images.max_layer_entries = %d: must be at least 1", i.MaxLayerEntries)
+	}
+	if i.MaxPathDepth < 1 {
+		wrong("images.max_path_depth = %d: must be at least 1", i.MaxPathDepth)
+	}
 	return list
 }
 

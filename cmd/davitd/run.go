@@ -24,6 +24,7 @@ import (
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/image/fetch"
+	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/registry"
@@ -108,7 +109,9 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	registries := registry.New(registryOptions(c))
 	images, err := image.Open(ctx, image.Options{
 		Root: filepath.Join(c.Root, "images"), Drivers: plugins, Registries: registries,
-		Downloads: fetch.Options{Parallel: c.Images.MaxConcurrentDownloads, Attempts: c.Images.MaxDownloadAttempts}, Emit: bus.Emit, Log: log,
+		Downloads: fetch.Options{Parallel: c.Images.MaxConcurrentDownloads, Attempts: c.Images.MaxDownloadAttempts},
+		Layers:    unpack.Limits{Size: int64(c.Images.MaxLayerSize), Entries: c.Images.MaxLayerEntries, Depth: c.Images.MaxPathDepth},
+		Emit:      bus.Emit, Log: log,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/davit-engine/davit/core/image/fetch"
+	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/registry"
 	"github.com/davit-engine/davit/sdk/storage"
@@ -48,6 +49,7 @@ type Options struct {
 	// them; its store is set by Open.
 	Registries *registry.Registries
 	Downloads  fetch.Options
+	Layers     unpack.Limits // of each layer that is unpacked
 
 	Emit func(events.Message)
 	Log  *slog.Logger

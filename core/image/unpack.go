@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/pkg/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-engine/davit/core/container"
+	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/rootfs"
 	"github.com/davit-engine/davit/sdk/storage"
 )
@@ -101,7 +99,7 @@ func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(la
 	return top, nil
 }
 
-func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, layer ocispec.Descriptor, diffID digest.Digest, parent, name string) (err error) {
+func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, d ocispec.Descriptor, diffID digest.Digest, parent, name string) (err error) {
 	if info, err := driver.Stat(ctx, name); err == nil && info.Kind == storage.KindCommitted {
 		return nil
 	}
@@ -122,7 +120,7 @@ func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, layer oc
 	}()
 	var size int64
 	err = rootfs.Mounted(ctx, mounts, false, func(v *rootfs.View) error {
-		size, err = s.apply(ctx, layer, diffID, v.Path())
+		size, err = s.apply(ctx, d, diffID, v.Path())
 		return err
 	})
 	if err != nil {
@@ -133,55 +131,43 @@ func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, layer oc
 	} else if err != nil {
 		return ignoreNotFound(driver.Remove(ctx, key)) // somebody was faster
 	}
-	_, err = s.content.Update(ctx, content.Info{Digest: layer.Digest, Labels: map[string]string{unpackedSize: strconv.FormatInt(size, 10)}}, "labels."+unpackedSize)
+	_, err = s.content.Update(ctx, content.Info{Digest: d.Digest, Labels: map[string]string{unpackedSize: strconv.FormatInt(size, 10)}}, "labels."+unpackedSize)
 	return err
 }
 
-// apply unpacks a layer's archive below root. Names and links that lead out of
-// root stay inside: containerd's archive package resolves each below it.
-func (s *Store) apply(ctx context.Context, layer ocispec.Descriptor, diffID digest.Digest, root string) (int64, error) {
-	blob, err := s.content.ReaderAt(ctx, layer)
+// apply unpacks a layer's archive below root.
+func (s *Store) apply(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest, root string) (int64, error) {
+	blob, err := s.content.ReaderAt(ctx, d)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = blob.Close() }()
-	plain, err := compression.DecompressStream(content.NewReader(blob))
-	if err != nil {
-		return 0, corrupt(err)
-	}
-	defer func() { _ = plain.Close() }()
-	verifier := diffID.Verifier()
-	stream := io.TeeReader(plain, verifier)
-	size, err := archive.Apply(ctx, root, stream)
-	if err != nil {
-		return 0, corrupt(err)
-	}
-	// What follows the archive's end belongs to the digest.
-	if _, err := io.Copy(io.Discard, stream); err != nil {
-		return 0, corrupt(err)
-	}
-	if !verifier.Verified() {
-		return 0, corrupt(fmt.Errorf("its content is not what its diff ID %s says", diffID))
-	}
-	return size, nil
+	size, err := unpack.Apply(ctx, root, content.NewReader(blob), diffID, s.Layers)
+	return size, corrupt(err)
 }
 
 // corrupt marks an archive that cannot be read, unless the disk is at fault.
 func corrupt(err error) error {
+	switch {
+	case err == nil, errors.Is(err, unpack.ErrLimit):
+		return err
+	case errdefs.IsInvalidArgument(err):
+		return fmt.Errorf("corrupt layer: %w", err)
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || isHostError(err) {
 		return err
 	}
 	return fmt.Errorf("corrupt layer: %w: %w", err, errdefs.ErrInvalidArgument)
 }
 
-func (s *Store) layerSize(ctx context.Context, layer ocispec.Descriptor) int64 {
-	info, err := s.content.Info(ctx, layer.Digest)
+func (s *Store) layerSize(ctx context.Context, d ocispec.Descriptor) int64 {
+	info, err := s.content.Info(ctx, d.Digest)
 	if err == nil {
 		if size, err := strconv.ParseInt(info.Labels[unpackedSize], 10, 64); err == nil {
 			return size
 		}
 	}
-	return layer.Size
+	return d.Size
 }
 
 // link tells the collector what a manifest or index needs, down to the layers.
