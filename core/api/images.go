@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
@@ -112,6 +113,9 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) error {
 
 func (s *server) imageRemove(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
+	if q.Has("platforms") {
+		return errdefs.ErrNotImplemented.WithMessage("davit does not remove single platforms of an image yet")
+	}
 	deleted, err := s.Backend.ImageRemove(r.Context(), r.PathValue("rest"), flag(q, "force"), flag(q, "noprune"))
 	if err != nil {
 		return err

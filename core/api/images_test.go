@@ -322,3 +322,8 @@ func TestImagesHaveTheFieldsOfTheirVersion(t *testing.T) {
 		}
 	}
 }
+
+// To take more than was asked for would lose it.
+func TestOnePlatformIsNotRemovedWithAllOthers(t *testing.T) {
+	refused(t, ask(t, fake{}, http.MethodDelete, "/images/a?platforms={}", ""), http.StatusNotImplemented, "davit does not remove single platforms of an image yet")
+}
