@@ -176,7 +176,9 @@ func TestAPullGoesOn(t *testing.T) {
 		p.Forget()
 
 		p.Set(faultproxy.Fault{Path: blob, Cut: 1 << 20, Times: 1})
-		c.contains(c.ok("pull", ref), "Downloaded newer image")
+		out := c.ok("pull", ref)
+		c.contains(out, ": Retrying in 1 second\n")
+		c.contains(out, "Downloaded newer image")
 		if asked := p.Asked("GET", blob); len(asked) != 2 || !strings.HasPrefix(asked[1].Range, "bytes=1048576-") {
 			t.Errorf("after a broken connection: %+v", asked)
 		}
@@ -206,6 +208,30 @@ func TestAPullGoesOn(t *testing.T) {
 		}
 		c.ok("rmi", ref)
 	}
+}
+
+// TestAPushIsTriedAgain when the connection breaks, or the registry has much to do.
+func TestAPushIsTriedAgain(t *testing.T) {
+	both(t, func(c *client) {
+		p := faulty(c.T)
+		for what, fault := range map[string]faultproxy.Fault{
+			"cut":    {Method: http.MethodPatch, Path: "/blobs/uploads/", Close: true, Times: 1},
+			"busy":   {Method: http.MethodPatch, Path: "/blobs/uploads/", Status: 503, Times: 1},
+			"commit": {Method: http.MethodPut, Path: "/manifests/", Status: 502, Times: 1},
+		} {
+			ref := p.Address + "/team/" + what + ":v1"
+			c.ok("import", archiveOf(c.T, map[string]string{"file": noise(c.T, 1<<20)}), ref)
+			c.Cleanup(func() { c.run("rmi", "-f", ref) })
+			p.Set(fault)
+			p.Forget()
+			c.contains(c.ok("push", ref), "v1: digest: sha256:")
+			if n := len(p.Asked(fault.Method, fault.Path)); n < 2 {
+				c.Errorf("%s: %d requests", what, n)
+			}
+			c.ok("rmi", ref)
+			c.ok("pull", ref)
+		}
+	})
 }
 
 func atLeast(got, want int64) error {

@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,8 +61,7 @@ func TestMain(m *testing.M) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, proxy: faultproxy.New(memory.New(memory.Logger(log.New(io.Discard, "", 0)))), silence: 5 * time.Second}
-	t.Cleanup(w.proxy.Close)
+	w := newWorldOf(t, memory.New(memory.Logger(log.New(io.Discard, "", 0))))
 	w.bytes = make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(w.bytes)
 	w.blob = ocispec.Descriptor{Digest: digest.FromBytes(w.bytes), Size: size}
@@ -71,9 +72,16 @@ func newWorld(t *testing.T) *world {
 	if err := remote.WriteLayer(repository, static.NewLayer(w.bytes, types.DockerLayer)); err != nil {
 		t.Fatal(err)
 	}
-	w.open(t.TempDir())
-	w.ctx = namespaces.WithNamespace(t.Context(), "test")
 	w.proxy.Forget()
+	return w
+}
+
+// newWorldOf is newWorld with another registry.
+func newWorldOf(t *testing.T, handler http.Handler) *world {
+	t.Helper()
+	w := &world{T: t, proxy: faultproxy.New(handler), silence: 5 * time.Second, ctx: namespaces.WithNamespace(t.Context(), "test")}
+	t.Cleanup(w.proxy.Close)
+	w.open(t.TempDir())
 	return w
 }
 
@@ -506,6 +514,72 @@ func fetchForever(t *testing.T, dir string) {
 			_, _ = os.Stdout.WriteString("far")
 		}
 	})
+}
+
+// TestSomeAtATime: no more are on their way than are allowed, of all callers together.
+func TestSomeAtATime(t *testing.T) {
+	var now, most atomic.Int32
+	blobs := memory.New(memory.Logger(log.New(io.Discard, "", 0)))
+	w := newWorldOf(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		blobs.ServeHTTP(rw, r)
+	}))
+	w.fetcher = fetch.New(fetch.Options{Store: w.store, Parallel: 2})
+	repository, err := name.NewRepository(w.proxy.Address + "/team/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i := range 8 {
+		body := []byte{byte(i), 1, 2, 3}
+		if err := remote.WriteLayer(repository, static.NewLayer(body, types.DockerLayer)); err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() {
+			d := ocispec.Descriptor{Digest: digest.FromBytes(body), Size: int64(len(body))}
+			if err := w.fetcher.Fetch(w.ctx, d, w.sources(), func(fetch.Status) {}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if n := most.Load(); n != 2 {
+		t.Errorf("%d were on their way at once", n)
+	}
+}
+
+// TestBlobsAreNotHeldInMemory brings one that is much larger than what is allocated
+// for it.
+func TestBlobsAreNotHeldInMemory(t *testing.T) {
+	const large = 64 << 20
+	chunk := make([]byte, 1<<16)
+	digester := digest.Canonical.Digester()
+	for range large / len(chunk) {
+		_, _ = digester.Hash().Write(chunk)
+	}
+	w := newWorldOf(t, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		for range large / len(chunk) {
+			if _, err := rw.Write(chunk); err != nil {
+				return
+			}
+		}
+	}))
+	w.blob = ocispec.Descriptor{Digest: digester.Digest(), Size: large}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := w.fetch(w.ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > large/8 {
+		t.Errorf("%d bytes were allocated for a blob of %d", got, large)
+	}
 }
 
 func TestDescriptorsThatCannotBe(t *testing.T) {
