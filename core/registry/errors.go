@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -87,8 +88,11 @@ func MayPass(err error) bool {
 		}
 		return false
 	}
-	if errors.Is(err, errSilent) {
+	switch {
+	case errors.Is(err, errSilent):
 		return true
+	case err == nil || errors.Is(err, context.Canceled):
+		return false
 	}
 	var (
 		unknown   x509.UnknownAuthorityError

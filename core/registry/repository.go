@@ -56,7 +56,7 @@ func (r *Repository) String() string { return r.name.Name() }
 
 // Remote are the options with which go-containerregistry reaches the repository.
 func (r *Repository) Remote(ctx context.Context) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithAuth(r.auth), remote.WithTransport(r.base), remote.WithUserAgent(userAgent)}
+	return []remote.Option{remote.WithContext(ctx), remote.WithAuth(r.auth), remote.WithTransport(r.base), remote.WithUserAgent(userAgent), remote.WithRetryPredicate(MayPass)}
 }
 
 // connect asks the registry once how it wants to be spoken to. A failure is not kept.
