@@ -27,6 +27,7 @@ func dfCommand(a *app) *cobra.Command {
 				{"Type": "Images", "TotalCount": u.Images.TotalCount, "Active": u.Images.ActiveCount, "Size": size(u.Images.TotalSize), "Reclaimable": size(u.Images.Reclaimable)},
 				{"Type": "Containers", "TotalCount": u.Containers.TotalCount, "Active": u.Containers.ActiveCount, "Size": size(u.Containers.TotalSize), "Reclaimable": size(u.Containers.Reclaimable)},
 				{"Type": "Local Volumes", "TotalCount": u.Volumes.TotalCount, "Active": u.Volumes.ActiveCount, "Size": size(u.Volumes.TotalSize), "Reclaimable": size(u.Volumes.Reclaimable)},
+				{"Type": "Build Cache", "TotalCount": 0, "Active": 0, "Size": size(0), "Reclaimable": size(0)},
 			}
 			return listing{format: format, columns: []column{{"Type", "TYPE"}, {"TotalCount", "TOTAL"}, {"Active", "ACTIVE"}, {"Size", "SIZE"}, {"Reclaimable", "RECLAIMABLE"}}}.print(a.out, rows)
 		}),
@@ -40,7 +41,11 @@ func dfCommand(a *app) *cobra.Command {
 func (a *app) usage(u client.DiskUsageResult, format string) error {
 	var images, containers, volumes []row
 	for _, img := range u.Images.Items {
-		images = append(images, imageRows(img, false)...)
+		for _, r := range imageRows(img, false) {
+			r["SharedSize"], r["UniqueSize"] = units.HumanSizeWithPrecision(float64(img.SharedSize), 3), units.HumanSizeWithPrecision(float64(img.Size-img.SharedSize), 3)
+			r["Containers"] = strconv.FormatInt(img.Containers, 10)
+			images = append(images, r)
+		}
 	}
 	for _, c := range u.Containers.Items {
 		containers = append(containers, containerRow(c, false))
@@ -53,7 +58,7 @@ func (a *app) usage(u client.DiskUsageResult, format string) error {
 		rows    []row
 		columns []column
 	}{
-		{"Images space usage:", images, []column{{"Repository", "REPOSITORY"}, {"Tag", "TAG"}, {"ID", "IMAGE ID"}, {"CreatedSince", "CREATED"}, {"Size", "SIZE"}, {"Containers", "CONTAINERS"}}},
+		{"Images space usage:", images, []column{{"Repository", "REPOSITORY"}, {"Tag", "TAG"}, {"ID", "IMAGE ID"}, {"CreatedSince", "CREATED"}, {"Size", "SIZE"}, {"SharedSize", "SHARED SIZE"}, {"UniqueSize", "UNIQUE SIZE"}, {"Containers", "CONTAINERS"}}},
 		{"Containers space usage:", containers, []column{
 			{"ID", "CONTAINER ID"}, {"Image", "IMAGE"}, {"Command", "COMMAND"}, {"LocalVolumes", "LOCAL VOLUMES"}, {"Size", "SIZE"}, {"RunningFor", "CREATED"}, {"Status", "STATUS"}, {"Names", "NAMES"},
 		}},

@@ -134,7 +134,7 @@ type Volumes interface {
 type System interface {
 	SystemInfo(ctx context.Context) (system.Info, error)
 	SystemVersion(ctx context.Context) (system.VersionResponse, error)
-	SystemDiskUsage(ctx context.Context) (system.DiskUsage, error)
+	SystemDiskUsage(ctx context.Context, objects ...system.DiskUsageObject) (system.DiskUsage, error)
 	// Events sends past events since `since` and then live ones to fn until
 	// `until` (zero: forever), ctx ends or fn fails.
 	Events(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error

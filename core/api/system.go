@@ -96,12 +96,22 @@ func legacyEvent(m events.Message) any {
 
 // diskUsage answers in the form of API versions before 1.52.
 func (s *server) diskUsage(w http.ResponseWriter, r *http.Request) error {
-	usage, err := s.Backend.SystemDiskUsage(r.Context())
+	wanted := r.URL.Query()["type"]
+	var objects []system.DiskUsageObject
+	for _, text := range wanted {
+		object := system.DiskUsageObject(text)
+		switch object {
+		case system.ImageObject, system.ContainerObject, system.VolumeObject, system.BuildCacheObject:
+			objects = append(objects, object)
+		default:
+			return invalid("unknown object type: %s", text)
+		}
+	}
+	usage, err := s.Backend.SystemDiskUsage(r.Context(), objects...)
 	if err != nil {
 		return err
 	}
 	legacy := map[string]any{"LayersSize": int64(0), "Images": []any{}, "Containers": []any{}, "Volumes": []any{}, "BuildCache": []any{}, "BuilderSize": 0}
-	wanted := r.URL.Query()["type"]
 	if asked(wanted, system.ImageObject) && usage.ImageUsage != nil {
 		legacy["Images"], legacy["LayersSize"] = usage.ImageUsage.Items, usage.ImageUsage.TotalSize
 	}

@@ -89,7 +89,7 @@ type operations struct {
 	t *testing.T
 }
 
-func (o operations) SystemDiskUsage(context.Context) (system.DiskUsage, error) {
+func (o operations) SystemDiskUsage(context.Context, ...system.DiskUsageObject) (system.DiskUsage, error) {
 	return system.DiskUsage{
 		ImageUsage:  &image.DiskUsage{TotalSize: 7, Items: []image.Summary{{ID: "i"}}},
 		VolumeUsage: &volume.DiskUsage{Items: []volume.Volume{{Name: "v"}}},
@@ -190,6 +190,10 @@ func TestDiskUsageHasTheOldForm(t *testing.T) {
 			t.Errorf("%q: layers of %d bytes", query, got.LayersSize)
 		}
 	}
+}
+
+func TestDiskUsageOfAnUnknownType(t *testing.T) {
+	refused(t, ask(t, operations{t: t}, http.MethodGet, "/system/df?type=image&type=soup", ""), http.StatusBadRequest, "unknown object type: soup")
 }
 
 func TestADriverPluginHasTwoNames(t *testing.T) {

@@ -75,8 +75,8 @@ type Images interface {
 	// Commit makes an image of a container's image and the layer that write puts out,
 	// and answers its ID.
 	Commit(ctx context.Context, o image.CommitOptions, write func(io.Writer) (empty bool, err error)) (string, error)
-	// DiskUsage is the size of all blobs, in bytes.
-	DiskUsage(ctx context.Context) (int64, error)
+	// Usage measures the store's blobs and layers.
+	Usage(ctx context.Context) (image.Usage, error)
 }
 
 // Registries is what the engine needs of registry.Registries.

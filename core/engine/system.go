@@ -11,14 +11,10 @@ import (
 	"strings"
 	"time"
 
-	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	mobyimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/system"
-	mobyvolume "github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 
-	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/filter"
 	"github.com/davit-engine/davit/core/plugin"
@@ -118,58 +114,6 @@ func (e *Engine) SystemVersion(context.Context) (system.VersionResponse, error) 
 		response.Components = append(response.Components, system.ComponentVersion{Name: status.Name, Version: status.Version})
 	}
 	return response, nil
-}
-
-// SystemDiskUsage measures images, containers and volumes.
-func (e *Engine) SystemDiskUsage(ctx context.Context) (system.DiskUsage, error) {
-	var usage system.DiskUsage
-	images, err := e.ImageList(ctx, backend.ImageListOptions{})
-	if err != nil {
-		return usage, err
-	}
-	blobs, err := e.Images.DiskUsage(ctx)
-	if err != nil {
-		return usage, err
-	}
-	usage.ImageUsage = &mobyimage.DiskUsage{Items: images, TotalCount: int64(len(images)), TotalSize: blobs}
-	for _, img := range images {
-		usage.ImageUsage.TotalSize += img.Size
-		if img.Containers > 0 {
-			usage.ImageUsage.ActiveCount++
-		} else {
-			usage.ImageUsage.Reclaimable += img.Size
-		}
-	}
-	containers, err := e.ContainerList(ctx, backend.ContainerListOptions{All: true, Size: true})
-	if err != nil {
-		return usage, err
-	}
-	usage.ContainerUsage = &mobycontainer.DiskUsage{Items: containers, TotalCount: int64(len(containers))}
-	for _, c := range containers {
-		usage.ContainerUsage.TotalSize += c.SizeRw
-		if c.State == mobycontainer.StateRunning || c.State == mobycontainer.StatePaused {
-			usage.ContainerUsage.ActiveCount++
-		} else {
-			usage.ContainerUsage.Reclaimable += c.SizeRw
-		}
-	}
-	volumes, err := e.VolumeList(ctx, nil)
-	if err != nil {
-		return usage, err
-	}
-	usage.VolumeUsage = &mobyvolume.DiskUsage{TotalCount: int64(len(volumes.Volumes))}
-	for _, v := range volumes.Volumes {
-		size, users := e.Volumes.Size(ctx, v.Name), int64(len(e.volumeUsers(v.Name)))
-		v.UsageData = &mobyvolume.UsageData{Size: size, RefCount: users}
-		usage.VolumeUsage.Items = append(usage.VolumeUsage.Items, v)
-		usage.VolumeUsage.TotalSize += max(size, 0)
-		if users > 0 {
-			usage.VolumeUsage.ActiveCount++
-		} else {
-			usage.VolumeUsage.Reclaimable += max(size, 0)
-		}
-	}
-	return usage, nil
 }
 
 // Events implements the API's backend.

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -203,11 +202,4 @@ func (s *Store) History(ctx context.Context, ref string, platform *ocispec.Platf
 		list[0].ID, list[0].Tags = img.ID.String(), img.RepoTags
 	}
 	return list, nil
-}
-
-// DiskUsage is the size of all blobs, in bytes.
-func (s *Store) DiskUsage(ctx context.Context) (int64, error) {
-	var total int64
-	err := s.content.Walk(scope(ctx), func(info content.Info) error { total += info.Size; return nil })
-	return total, err
 }

@@ -67,6 +67,7 @@ type Store struct {
 
 	unpacking singleflight.Group
 	snapshots guard
+	measured  measured
 	wanted    chan struct{} // a collection
 	stop      func()        // ends the collector, and waits for it
 	linking   sync.Mutex    // orders writing of what a manifest or index refers to
