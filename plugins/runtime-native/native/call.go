@@ -16,6 +16,11 @@ func (d *Driver) call(ctx context.Context, id string, request monitor.Request) (
 	if _, err := d.load(id); err != nil {
 		return monitor.Response{}, err
 	}
+	return d.ask(ctx, id, request)
+}
+
+// ask is call for who has loaded the container's record.
+func (d *Driver) ask(ctx context.Context, id string, request monitor.Request) (monitor.Response, error) {
 	response, err := monitor.Call(ctx, d.socket(id), request)
 	return response, convertError(id, err)
 }

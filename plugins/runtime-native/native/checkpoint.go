@@ -71,7 +71,7 @@ func (d *Driver) describe(ctx context.Context, c runtime.Checkpoint) (*checkpoin
 	if r.User || r.Joined&^unix.CLONE_NEWNET != 0 {
 		return nil, fmt.Errorf("container %s has a user namespace, or shares a namespace that is not its network: it cannot be checkpointed: %w", c.ID, errdefs.ErrNotImplemented)
 	}
-	response, err := d.call(ctx, c.ID, monitor.Request{Op: monitor.OpDescribe})
+	response, err := d.ask(ctx, c.ID, monitor.Request{Op: monitor.OpDescribe})
 	switch {
 	case errdefs.IsNotFound(err):
 		return nil, fmt.Errorf("container %s has ended: %w", c.ID, errdefs.ErrFailedPrecondition)

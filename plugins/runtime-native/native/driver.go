@@ -354,7 +354,7 @@ func (d *Driver) Start(ctx context.Context, id, execID string) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.call(ctx, id, monitor.Request{Op: monitor.OpStart, Exec: execID})
+	_, err = d.ask(ctx, id, monitor.Request{Op: monitor.OpStart, Exec: execID})
 	if execID == "" {
 		d.spawner.fill(monitorsOf(r.Placement))
 	}

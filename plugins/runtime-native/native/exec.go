@@ -89,7 +89,7 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 		return runtime.Process{}, err
 	}
 	request.CgroupFiles, request.CgroupDir = group.Joining()
-	response, err := d.call(ctx, e.ID, request)
+	response, err := d.ask(ctx, e.ID, request)
 	if err != nil {
 		return runtime.Process{}, err
 	}
