@@ -95,15 +95,27 @@ func openProcess(c *record.Record) (int, error) {
 	return fd, nil
 }
 
-// awaitEnd waits for a pidfd's process to end.
+// awaitEnd waits, but not for ever, for a pidfd's process to end.
 func awaitEnd(pidfd int) error {
-	deadline := time.Now().Add(patience)
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return errors.New("container init still running")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := await(ctx, pidfd)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("container init still running")
+	}
+	return err
+}
+
+// await waits for a pidfd's process to end; it looks for the end of ctx twice a
+// second.
+func await(ctx context.Context, pidfd int) error {
+	const interval = 500 * time.Millisecond
+	for ctx.Err() == nil {
+		wait := interval
+		if deadline, ok := ctx.Deadline(); ok {
+			wait = min(wait, time.Until(deadline))
 		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, max(0, int(wait.Milliseconds())+1))
 		if err != nil && err != unix.EINTR {
 			return err
 		}
@@ -111,6 +123,7 @@ func awaitEnd(pidfd int) error {
 			return nil
 		}
 	}
+	return ctx.Err()
 }
 
 // discard ends the processes of a cgroup and removes it.

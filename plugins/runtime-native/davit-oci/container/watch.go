@@ -3,11 +3,9 @@ package container
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -65,7 +63,7 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 	}
 	told, err := group.OOMKills()
 	if err != nil {
-		return ignoreGone(err)
+		return ignoreMissing(err)
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -82,7 +80,7 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 			}
 		})
 	})
-	watching.Go(func() { ended <- awaitAny(ctx, init) })
+	watching.Go(func() { ended <- await(ctx, init) })
 
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -93,7 +91,7 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 				err = w.Usage(u)
 			}
 			if err != nil {
-				return ignoreGone(err)
+				return ignoreMissing(err)
 			}
 		}
 		due = false
@@ -116,7 +114,7 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 		}
 		killed, err := group.OOMKills()
 		if err != nil {
-			return ignoreGone(err)
+			return ignoreMissing(err)
 		}
 		if killed > told {
 			told = killed
@@ -128,26 +126,4 @@ func (r *Runtime) Watch(ctx context.Context, id string, interval time.Duration, 
 			return nil
 		}
 	}
-}
-
-// ignoreGone is for a container that was removed meanwhile.
-func ignoreGone(err error) error {
-	if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// awaitAny waits for a pidfd's process to end, for any length of time.
-func awaitAny(ctx context.Context, pidfd int) error {
-	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 500)
-		if err != nil && err != unix.EINTR {
-			return err
-		}
-		if n > 0 {
-			return nil
-		}
-	}
-	return ctx.Err()
 }
