@@ -40,8 +40,12 @@ func (s *Service) idle(name, what string, running func(string) []string) error {
 	return nil
 }
 
-func exists(name string) error {
-	return errdefs.ErrConflict.WithMessage(fmt.Sprintf("a volume named %s already exists: choose another name", name))
+// vacant refuses a name that another volume has.
+func (s *Service) vacant(name string) error {
+	if other, taken := s.get(name); taken && !other.Pending {
+		return errdefs.ErrConflict.WithMessage(fmt.Sprintf("a volume named %s already exists: choose another name", name))
+	}
+	return nil
 }
 
 // Clone implements the engine's Volumes.
@@ -58,8 +62,8 @@ func (s *Service) Clone(ctx context.Context, source, name string, labels map[str
 	if err != nil {
 		return mobyvolume.Volume{}, err
 	}
-	if other, taken := s.get(name); taken && !other.Pending {
-		return mobyvolume.Volume{}, exists(name)
+	if err := s.vacant(name); err != nil {
+		return mobyvolume.Volume{}, err
 	}
 	if !force {
 		if err := s.idle(source, "clone", running); err != nil {
@@ -98,8 +102,8 @@ func (s *Service) Rename(ctx context.Context, name, newName string, running func
 	if err != nil {
 		return mobyvolume.Volume{}, err
 	}
-	if other, taken := s.get(newName); taken && !other.Pending {
-		return mobyvolume.Volume{}, exists(newName)
+	if err := s.vacant(newName); err != nil {
+		return mobyvolume.Volume{}, err
 	}
 	if err := s.idle(name, "rename", running); err != nil {
 		return mobyvolume.Volume{}, err
