@@ -37,12 +37,11 @@ func (s *sending) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, layer := range s.layers {
-		switch {
-		case layer.read.Load():
-			s.out.say(short(layer.Descriptor.Digest), "Pushed")
-		default:
-			s.out.say(short(layer.Descriptor.Digest), "Layer already exists")
+		status := "Layer already exists"
+		if layer.read.Load() {
+			status = "Pushed"
 		}
+		s.out.say(short(layer.Descriptor.Digest), status)
 	}
 }
 
