@@ -16,6 +16,9 @@ race)
 	want ip iproute2 "makes other hosts for the tests of network-bridge"
 	want curl curl "a real client of published ports"
 	want sysctl procps "reads the kernel parameters of interfaces"
+	want mkfs.ext4 e2fsprogs "a small filesystem with quotas"
+	want mkfs.btrfs btrfs-progs "a filesystem on which copies share their data"
+	want mkfs.xfs xfsprogs "another one, with quotas"
 	;;
 test)
 	want criu criu "checkpoints containers; tests are skipped where it does not work on the kernel"
@@ -36,6 +39,8 @@ test)
 	want dbus-daemon dbus-daemon "the bus of a stand-in for systemd"
 	want strace strace "shows what davit-oci does not do"
 	want mkfs.ext4 e2fsprogs "a small filesystem for the disk-full tests"
+	want mkfs.btrfs btrfs-progs "a filesystem on which copies share their data"
+	want mkfs.xfs xfsprogs "a filesystem with quotas"
 	want nft nftables "looks at, and flushes, the rules that network-bridge makes"
 	want ip iproute2 "makes other hosts for the tests of network-bridge"
 	want curl curl "a real client of published ports"

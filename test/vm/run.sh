@@ -39,7 +39,7 @@ release=$(basename "$(ls -d $work/kernel/lib/modules/*)")
 # the tests use. It is made anew when another package is wanted.
 client=docker-cli
 apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
-packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu
+packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu,btrfs-progs,xfsprogs,nfs-kernel-server
 [ $flavour = plain ] || packages=systemd-sysv,dbus,podman,apparmor
 packages=$client,busybox-static,procps,e2fsprogs,iproute2,nftables,kmod,mount,$packages
 if [ ! -e $image ] || [ "$(cat $image.packages 2>/dev/null)" != "$packages" ]; then
@@ -89,7 +89,7 @@ echo "$unit_pattern" >$tree/davit/unit-pattern
 cat >$tree/davit/init <<'EOF'
 #!/bin/sh
 # First process of the guest: mounts, modules, tests, result on the console.
-export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_DEBIAN=/davit/debian.tar DAVIT_TEST_PATIENCE=6
+export PATH=/davit/client:/davit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DAVIT_BIN=/davit/bin DAVIT_DEBIAN=/davit/debian.tar DAVIT_TEST_GUEST=1 DAVIT_TEST_PATIENCE=6
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts /dev/shm /run /tmp
 mount -t devpts -o ptmxmode=666 pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run

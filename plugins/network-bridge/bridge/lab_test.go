@@ -244,15 +244,23 @@ func tcp(container, hostPort uint16) network.Port {
 	return network.Port{Proto: "tcp", ContainerPort: container, HostPort: hostPort}
 }
 
-// serve answers every client, over TCP and UDP, with the address that it comes
+// serve answers every client, over TCP, UDP and SCTP where there is SCTP, with the address that it comes
 // from and the server's name.
 func (l *lab) serve(ns, name string, port int) {
 	l.Helper()
-	var stream net.Listener
+	var streams []net.Listener
 	var packets net.PacketConn
 	err := l.in(ns, func() (err error) {
-		if stream, err = net.Listen("tcp", ":"+strconv.Itoa(port)); err != nil {
+		stream, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
 			return err
+		}
+		streams = append(streams, stream)
+		if hasSCTP() {
+			if stream, err = listenSCTP(port); err != nil {
+				return err
+			}
+			streams = append(streams, stream)
 		}
 		packets, err = net.ListenPacket("udp", ":"+strconv.Itoa(port))
 		return err
@@ -260,21 +268,24 @@ func (l *lab) serve(ns, name string, port int) {
 	if err != nil {
 		l.Fatal(err)
 	}
-	l.Cleanup(func() { _ = stream.Close(); _ = packets.Close() })
+	l.Cleanup(func() { _ = packets.Close() })
 	answer := func(a net.Addr) []byte {
 		from, _ := netip.ParseAddrPort(a.String())
 		return fmt.Appendf(nil, "%s to %s\n", from.Addr().Unmap().WithZone(""), name)
 	}
-	go func() {
-		for {
-			c, err := stream.Accept()
-			if err != nil {
-				return
+	for _, stream := range streams {
+		l.Cleanup(func() { _ = stream.Close() })
+		go func() {
+			for {
+				c, err := stream.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = c.Write(answer(c.RemoteAddr()))
+				_ = c.Close()
 			}
-			_, _ = c.Write(answer(c.RemoteAddr()))
-			_ = c.Close()
-		}
-	}()
+		}()
+	}
 	go func() {
 		b := make([]byte, 100)
 		for {
@@ -320,7 +331,13 @@ func (l *lab) ask(ns, proto, address string, port int) string {
 	l.Helper()
 	var said string
 	err := l.in(ns, func() error {
-		c, err := net.DialTimeout(proto, net.JoinHostPort(address, strconv.Itoa(port)), wait)
+		var c net.Conn
+		var err error
+		if proto == "sctp" {
+			c, err = dialSCTP(address, port)
+		} else {
+			c, err = net.DialTimeout(proto, net.JoinHostPort(address, strconv.Itoa(port)), wait)
+		}
 		if err != nil {
 			return err
 		}

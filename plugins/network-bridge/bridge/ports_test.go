@@ -18,17 +18,22 @@ func TestPublishedPortsAreReachedFromEverywhere(t *testing.T) {
 	l := newLab(t)
 	l.network("one", nil)
 	l.network("two", nil)
+	protos := []string{"tcp", "udp"}
 	web := l.container("one", "web", func(a *network.Attachment) {
 		a.Ports = []network.Port{tcp(80, 8080), {Proto: "udp", ContainerPort: 80, HostPort: 8080},
 			{Proto: "tcp", ContainerPort: 80, HostPort: 8081, HostIP: netip.MustParseAddr("127.0.0.1")},
 			{Proto: "tcp", ContainerPort: 80, HostPort: 8081, HostIP: netip.MustParseAddr("::1")},
 			{Proto: "tcp", ContainerPort: 80, HostPort: 8082, HostIP: netip.MustParseAddr(host4)}}
+		if hasSCTP() {
+			a.Ports = append(a.Ports, network.Port{Proto: "sctp", ContainerPort: 80, HostPort: 8080})
+			protos = append(protos, "sctp")
+		}
 	})
 	neighbour := l.container("one", "neighbour", nil)
 	stranger := l.container("two", "stranger", nil)
 	l.serve(web.Netns, "web", 80)
 	gateway4, gateway6 := web.Gateway4.String(), web.Gateway6.String()
-	for _, proto := range []string{"tcp", "udp"} {
+	for _, proto := range protos {
 		// From another host, with the client's own address.
 		l.expect(l.lan, proto, host4, 8080, lan4+" to web")
 		l.expect(l.lan, proto, host6, 8080, lan6+" to web")

@@ -1,12 +1,15 @@
 package local
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +70,49 @@ func TestClone(t *testing.T) {
 	if v, err := open(t, root).Get(t.Context(), "copy"); err != nil || v.Labels["a"] != "b" {
 		t.Errorf("after a restart: %+v, %v", v, err)
 	}
+}
+
+// TestAClonesDataIsShared where the filesystem can share it: a clone takes next to
+// nothing, and goes its own way.
+func TestAClonesDataIsShared(t *testing.T) {
+	for _, kind := range []string{"btrfs", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			root := filesystem(t, kind, "loop")
+			d := open(t, root)
+			const size = 32 << 20
+			v := create(t, d, "source", nil)
+			data := make([]byte, size)
+			_, _ = rand.Read(data)
+			if err := os.WriteFile(v.Mountpoint+"/file", data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := used(t, root)
+			clone, err := d.Clone(t.Context(), "source", "copy", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if took := used(t, root) - before; took > size/8 {
+				t.Errorf("the clone of %d bytes takes %d", size, took)
+			}
+			if err := os.WriteFile(v.Mountpoint+"/file", []byte("other"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if body, err := os.ReadFile(clone.Mountpoint + "/file"); !bytes.Equal(body, data) {
+				t.Errorf("the clone changed with its source: %d bytes, %v", len(body), err)
+			}
+		})
+	}
+}
+
+// used is how many bytes of a filesystem are taken.
+func used(t *testing.T, root string) int64 {
+	t.Helper()
+	unix.Sync()
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil {
+		t.Fatal(err)
+	}
+	return int64(fs.Blocks-fs.Bfree) * fs.Bsize
 }
 
 func TestRename(t *testing.T) {
@@ -134,19 +180,26 @@ func TestWithoutQuotasThereAreNoLimits(t *testing.T) {
 	}
 }
 
-// quotaRoot mounts an ext4 with project quotas that are enforced.
-func quotaRoot(t *testing.T) string {
+// makers make filesystems in a file, with project quotas where they have them.
+var makers = map[string][]string{
+	"ext4":  {"mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota"},
+	"xfs":   {"mkfs.xfs", "-q", "-m", "reflink=1"},
+	"btrfs": {"mkfs.btrfs", "-q"},
+}
+
+// filesystem mounts a new, small filesystem.
+func filesystem(t *testing.T, kind, options string) string {
 	t.Helper()
 	dir := t.TempDir()
 	disk, root := filepath.Join(dir, "disk"), filepath.Join(dir, "root")
-	run(t, "truncate", "-s", "64M", disk)
-	run(t, "mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", disk)
+	run(t, "truncate", "-s", "320M", disk)
+	run(t, append(slices.Clone(makers[kind]), disk)...)
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	_ = exec.Command("modprobe", "quota_v2").Run()
-	if out, err := exec.Command("mount", "-o", "loop,prjquota", disk, root).CombinedOutput(); err != nil {
-		t.Skipf("the kernel has no quotas for ext4 (CONFIG_QFMT_V2): %s", out)
+	if out, err := exec.Command("mount", "-t", kind, "-o", options, disk, root).CombinedOutput(); err != nil {
+		t.Skipf("the kernel mounts no %s with %s: %s", kind, options, out)
 	}
 	t.Cleanup(func() {
 		if err := fsmount.Unmount(root); err != nil {
@@ -201,7 +254,14 @@ func fillUp(t *testing.T, path string) int64 {
 }
 
 func TestLimitsOfVolumes(t *testing.T) {
-	d := open(t, quotaRoot(t))
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) { limitsOfVolumes(t, filesystem(t, kind, "loop,prjquota")) })
+	}
+}
+
+func limitsOfVolumes(t *testing.T, root string) {
+	t.Helper()
+	d := open(t, root)
 	if d.quota == nil {
 		t.Fatal("the driver found no quotas")
 	}
