@@ -26,9 +26,9 @@ func TestWaitOutlivesAnyFailure(t *testing.T) {
 	if _, err := d.Adopt(t.Context(), "c"); !errdefs.IsUnavailable(err) {
 		t.Errorf("adopt: %v", err)
 	}
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	begin := time.Now()
 	if _, err := d.Wait(ctx, "c", ""); err == nil || time.Since(begin) < 100*time.Millisecond {
 		t.Errorf("wait gave up after %s: %v", time.Since(begin), err)
 	}
