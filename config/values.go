@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	defaultStart   = 10 * time.Second
+	defaultStart   = 30 * time.Second
 	defaultCall    = 2 * time.Minute
 	defaultSilence = 30 * time.Second
 )

@@ -19,7 +19,7 @@ type Options struct {
 	Defaults map[Kind]string
 
 	AutoMTLS     bool
-	StartTimeout time.Duration // from launch to configured; 10 s
+	StartTimeout time.Duration // from launch to configured; 30 s
 	CallTimeout  time.Duration // of calls that come without a deadline; 2 min
 	// Keepalive is how often a silent plugin is asked for a sign of life, 10 s;
 	// gRPC allows no less. KeepaliveTimeout is how long it may take to answer, 3 s.
@@ -31,7 +31,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.StartTimeout <= 0 {
-		o.StartTimeout = 10 * time.Second
+		o.StartTimeout = 30 * time.Second
 	}
 	if o.CallTimeout <= 0 {
 		o.CallTimeout = 2 * time.Minute

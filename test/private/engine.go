@@ -118,7 +118,7 @@ func New(o Options) (*Engine, error) {
 	for _, dir := range o.Plugins {
 		dirs += fmt.Sprintf(", %q", dir)
 	}
-	timeout := 10 * time.Second
+	timeout := 30 * time.Second
 	if o.StartTimeout != 0 {
 		timeout = o.StartTimeout
 	}
