@@ -223,7 +223,7 @@ func checkEngine(ctx context.Context, a *app) []finding {
 	}
 	for _, p := range plugins {
 		f := finding{"driver " + p.Name, p.State, good, ""}
-		if p.State != "ready" {
+		if p.State != "ready" && p.State != "idle" {
 			f.state += ": " + p.LastError
 			f.verdict, f.fix = doubtful, "see davit plugin inspect "+p.Name
 			if p.Default {

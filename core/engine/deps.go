@@ -37,6 +37,8 @@ type Drivers interface {
 	Volume(name string) (volume.Driver, error)
 	Default(kind plugin.Kind) string
 	List() []plugin.Status
+	// Called waits until a driver that is started on demand was called by somebody.
+	Called(ctx context.Context, kind plugin.Kind, name string) error
 }
 
 // Images is what the engine needs of image.Store.

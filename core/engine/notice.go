@@ -25,6 +25,9 @@ func (e *Engine) notice() {
 // noticeFrom listens to one driver over all its restarts. A driver without events
 // is left alone.
 func (e *Engine) noticeFrom(ctx context.Context, driver string) {
+	if err := e.Drivers.Called(ctx, plugin.Runtime, driver); err != nil {
+		return // the engine ends
+	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		heard := false
 		d, err := e.Drivers.Runtime(driver)

@@ -252,6 +252,9 @@ func (e *Engine) sweep(ctx context.Context) {
 func (e *Engine) sweepDrivers(ctx context.Context, known map[string]bool) error {
 	var errs []error
 	for _, status := range e.Drivers.List() {
+		if status.State == plugin.StateIdle {
+			continue // it has nothing
+		}
 		switch status.Kind {
 		case plugin.Runtime:
 			driver, err := e.Drivers.Runtime(status.Driver)

@@ -65,11 +65,11 @@ func (s *Store) collect(ctx context.Context) {
 	}
 }
 
-// storageDrivers names the storage drivers there are.
+// storageDrivers names the storage drivers that may have something.
 func (s *Store) storageDrivers() []string {
 	var names []string
 	for _, status := range s.Drivers.List() {
-		if status.Kind == plugin.Storage {
+		if status.Kind == plugin.Storage && status.State != plugin.StateIdle {
 			names = append(names, status.Driver)
 		}
 	}

@@ -139,6 +139,16 @@ func (h *Host) Ready(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
+// Called waits until somebody has called a driver that is started on demand; with
+// others it does not wait. It does not call.
+func (h *Host) Called(ctx context.Context, kind Kind, name string) error {
+	s, err := h.find(kind, name)
+	if err != nil {
+		return err
+	}
+	return s.awaitCalled(ctx)
+}
+
 // Close ends all plugins and waits for them and for hooks.
 func (h *Host) Close() error {
 	h.mu.Lock()

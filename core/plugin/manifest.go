@@ -24,6 +24,7 @@ type Manifest struct {
 	Services     []string       `json:"services"`
 	SHA256       string         `json:"sha256"`       // of the executable; empty: not checked
 	Capabilities []string       `json:"capabilities"` // Linux capabilities it needs, for people
+	OnDemand     bool           `json:"on_demand"`    // started when it is first called; see supervised
 	Config       map[string]Key `json:"config"`       // schema of its settings
 }
 

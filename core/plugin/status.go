@@ -35,6 +35,7 @@ type State string
 
 // The states of a plugin.
 const (
+	StateIdle     State = "idle" // on demand, and nobody has called it yet
 	StateStarting State = "starting"
 	StateReady    State = "ready"
 	StateBackoff  State = "backoff" // died or failed to start; will be tried again

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -25,10 +28,15 @@ const (
 // supervised is one plugin and the care for its process. The states and who
 // may change them (only run):
 //
+//	starting --on demand-> idle --called--> starting
 //	starting --launched--> ready --died--> backoff --waited--> starting
 //	starting --failed----> backoff
 //	starting --permanent-> failed  --files changed--> starting
 //	any      --closed----> stopped
+//
+// A plugin that is started on demand is idle until somebody calls it, unless it is
+// its kind's default or has left something in its directories: then it may have to
+// be asked about that.
 type supervised struct {
 	found   found
 	options Options
@@ -41,12 +49,14 @@ type supervised struct {
 	settling *instance     // started again, and only for the hook yet
 	failures int           // in a row
 	changed  chan struct{} // closed and replaced at every change
+
+	called chan struct{} // has one when somebody has called
 }
 
 func supervise(f found, o Options, onReady func(context.Context, bool)) *supervised {
 	return &supervised{
 		found: f, options: o, log: o.Logger.With("plugin", f.name()), onReady: onReady,
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), called: make(chan struct{}, 1),
 		status: Status{
 			Name: f.name(), Kind: f.kind, Driver: f.driver, Path: f.path,
 			Default: o.Defaults[f.kind] == f.driver, State: StateStarting, Since: time.Now(),
@@ -58,6 +68,7 @@ func supervise(f found, o Options, onReady func(context.Context, bool)) *supervi
 func (s *supervised) run(ctx context.Context) {
 	defer s.change(func(st *Status) { st.State = StateStopped })
 	delay := minBackoff
+	s.idle(ctx)
 	for again := false; ctx.Err() == nil; again = true {
 		seen := fingerprint(s.found)
 		inst, err := s.launch(ctx, again)
@@ -93,6 +104,32 @@ func (s *supervised) run(ctx context.Context) {
 		pause(ctx, delay)
 		delay = min(2*delay, maxBackoff)
 	}
+}
+
+// idle waits for the first call of a plugin that is started on demand. What is
+// wrong with its files is found at its launch.
+func (s *supervised) idle(ctx context.Context) {
+	m, sum, err := inspect(s.found)
+	if err != nil || !m.OnDemand || s.status.Default || s.hasState() {
+		return
+	}
+	s.change(func(st *Status) { st.State, st.Version, st.SHA256 = StateIdle, m.Version, sum })
+	select {
+	case <-s.called:
+		s.change(func(st *Status) { st.State = StateStarting })
+	case <-ctx.Done():
+	}
+}
+
+// hasState says whether a plugin has left something in its directories.
+func (s *supervised) hasState() bool {
+	for _, dir := range []string{s.options.Root, s.options.Run} {
+		entries, err := os.ReadDir(filepath.Join(dir, "drivers", s.found.name()))
+		if len(entries) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *supervised) launch(ctx context.Context, again bool) (*instance, error) {
@@ -197,6 +234,10 @@ func pause(ctx context.Context, d time.Duration) {
 // restarted, as long as ctx allows and, unless endless, as success is likely.
 func (s *supervised) acquire(ctx context.Context, endless bool) (*instance, error) {
 	hook := ctx.Value(inHook{s}) != nil
+	select {
+	case s.called <- struct{}{}:
+	default:
+	}
 	for {
 		s.mu.Lock()
 		inst, state, changed := s.instance, s.status, s.changed
@@ -220,6 +261,24 @@ func (s *supervised) acquire(ctx context.Context, endless bool) (*instance, erro
 				return nil, ctx.Err()
 			}
 			return nil, s.unavailable("is not ready", state.LastError)
+		}
+	}
+}
+
+// awaitCalled waits for the end of being idle, and for a plugin to be known as not
+// idle.
+func (s *supervised) awaitCalled(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		state, changed := s.status, s.changed
+		s.mu.Unlock()
+		if state.State != StateIdle && (state.State != StateStarting || state.SHA256 != "") {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
