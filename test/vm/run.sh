@@ -39,7 +39,7 @@ release=$(basename "$(ls -d $work/kernel/lib/modules/*)")
 # the tests use. It is made anew when another package is wanted.
 client=docker-cli
 apt-cache show docker-cli >/dev/null 2>&1 || client=docker.io
-packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu,btrfs-progs,xfsprogs,nfs-kernel-server
+packages=docker-registry,python3-docker,curl,bind9-dnsutils,criu,btrfs-progs,xfsprogs,nfs-kernel-server,crun,runc
 [ $flavour = plain ] || packages=systemd-sysv,dbus,podman,apparmor
 packages=$client,busybox-static,procps,e2fsprogs,iproute2,nftables,kmod,mount,$packages
 if [ ! -e $image ] || [ "$(cat $image.packages 2>/dev/null)" != "$packages" ]; then
@@ -107,13 +107,13 @@ for t in /davit/unit/*.test; do
   name=$(basename "$t" .test)
   case "$(cat /davit/arguments)" in *-run*) break;; esac
   echo "== $name"
-  (cd /davit/unit && timeout 900 "$t" -test.timeout 14m -test.run "$(cat /davit/unit-pattern)") || status=1
+  (cd /davit/unit && timeout 1800 "$t" -test.timeout 29m -test.run "$(cat /davit/unit-pattern)") || status=1
 done
 case "$(cat /davit/arguments)" in
 *-unit*) ;;
 *)
 echo "== end to end"
-cd /davit/test/e2e && eval "timeout 3000 /davit/e2e.test -test.timeout 49m -test.v $(cat /davit/arguments | sed 's/-run/-test.run/')" || status=1
+cd /davit/test/e2e && eval "timeout 5700 /davit/e2e.test -test.timeout 94m -test.v $(cat /davit/arguments | sed 's/-run/-test.run/')" || status=1
 ;;
 esac
 echo "VM RESULT $status"
