@@ -176,6 +176,16 @@ func gone(err error) error {
 // kernel killed for want of memory.
 func (g *Group) OOMEventPath() string { return g.memory() }
 
+// OOMEventPath is that of a group that need not be there yet; empty where memory is
+// not controlled.
+func OOMEventPath(name string) (string, error) {
+	g, err := at(name)
+	if err != nil {
+		return "", err
+	}
+	return g.memory(), nil
+}
+
 // Procs lists the processes of the group and of groups below it.
 func (g *Group) Procs() ([]int, error) {
 	var pids []int

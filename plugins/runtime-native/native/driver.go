@@ -48,6 +48,8 @@ type Driver struct {
 	dumping sync.Map
 	// hugePages says that containers may have what their monitors do without.
 	hugePages bool
+	// foreign makes the containers instead; nil for davit's own runtime.
+	foreign *Foreign
 
 	memory  cgroup.OOMWatcher
 	watches sync.Map // what ends a container's watch, by its ID
@@ -61,6 +63,10 @@ type Driver struct {
 // New makes a driver that keeps its containers below run and starts the monitor
 // program.
 func New(run, monitorProgram string, log hclog.Logger) (*Driver, error) {
+	return newDriver(run, monitorProgram, nil, log)
+}
+
+func newDriver(run, monitorProgram string, foreign *Foreign, log hclog.Logger) (*Driver, error) {
 	hugePages, err := withoutHugePages()
 	if err != nil {
 		return nil, err
@@ -69,7 +75,7 @@ func New(run, monitorProgram string, log hclog.Logger) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore(), hugePages: hugePages}
+	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore(), hugePages: hugePages, foreign: foreign}
 	// The driver's life is its own, not a caller's.
 	d.life, d.end = context.WithCancel(context.Background())
 	d.watchMemories(d.sweep())
@@ -123,6 +129,7 @@ func (d *Driver) sweep() (ids []string) {
 // undo removes a container of which there is only a directory. Where its cgroup is
 // says the intent that Create leaves first.
 func (d *Driver) undo(ctx context.Context, id string) error {
+	d.forgetForeign(id)
 	body, err := os.ReadFile(filepath.Join(d.dir(id), "intent"))
 	if err == nil && len(body) > 0 {
 		place, err := placement.Decode(body)
@@ -180,43 +187,23 @@ func (d *Driver) create(ctx context.Context, c runtime.Create, from *runtime.Res
 	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
 		return runtime.Process{}, fmt.Errorf("linux.cgroupsPath is missing: %w", errdefs.ErrInvalidArgument)
 	}
+	if d.foreign != nil {
+		return d.createForeign(ctx, spec, c)
+	}
 	trace.Done("driver: reading the spec")
 	place, err := place(spec.Linux.CgroupsPath, c.ID)
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	intent, err := place.Encode()
+	dir, err := d.claim(c.ID, place)
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	// Before there is an intent: undoing a creation kills what is in its cgroup.
-	if err := cgroup.Vacant(place.Cgroup); err != nil {
-		return runtime.Process{}, err
-	}
-	dir := d.dir(c.ID)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return runtime.Process{}, fmt.Errorf("container with ID %s is being created: %w", c.ID, errdefs.ErrAlreadyExists)
-		}
-		return runtime.Process{}, err
-	}
-	// From here a crash leaves an intent that sweep acts on.
 	defer func() {
 		if err != nil {
-			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			d.poststop(cleanup, c.ID)
-			if undone := d.undo(cleanup, c.ID); undone != nil {
-				d.log.Error("undoing a failed creation", "container", c.ID, "error", undone)
-			}
+			d.abandon(ctx, c.ID)
 		}
 	}()
-	if err := os.WriteFile(filepath.Join(dir, "intent"), intent, 0o600); err != nil {
-		return runtime.Process{}, err
-	}
-	if err := os.Mkdir(filepath.Join(dir, rootfsName), 0o700); err != nil {
-		return runtime.Process{}, err
-	}
 	trace.Done("driver: intent and directory")
 	group, hold, err := place.Create(ctx, "davit container "+c.ID, cgroup.WithDefaultDevices(spec.Linux.Resources), spec.Annotations)
 	if err != nil {
@@ -263,6 +250,44 @@ func (d *Driver) create(ctx context.Context, c runtime.Create, from *runtime.Res
 	trace.Done("driver: record")
 	d.report(c.ID, trace)
 	return runtime.Process{PID: created.PID, Socket: d.socket(c.ID)}, nil
+}
+
+// claim makes a container's directory. From then on a crash leaves an intent that
+// sweep acts on.
+func (d *Driver) claim(id string, place placement.Placement) (dir string, err error) {
+	intent, err := place.Encode()
+	if err != nil {
+		return "", err
+	}
+	// Before there is an intent: undoing a creation kills what is in its cgroup.
+	if err := cgroup.Vacant(place.Cgroup); err != nil {
+		return "", err
+	}
+	dir = d.dir(id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("container with ID %s is being created: %w", id, errdefs.ErrAlreadyExists)
+		}
+		return "", err
+	}
+	err = os.WriteFile(filepath.Join(dir, "intent"), intent, 0o600)
+	if err == nil {
+		err = os.Mkdir(filepath.Join(dir, rootfsName), 0o700)
+	}
+	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
+// abandon undoes a creation that failed.
+func (d *Driver) abandon(ctx context.Context, id string) {
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	d.poststop(cleanup, id)
+	if err := d.undo(cleanup, id); err != nil {
+		d.log.Error("undoing a failed creation", "container", id, "error", err)
+	}
 }
 
 // place is where a container's cgroup will be, and that of its monitor, which is

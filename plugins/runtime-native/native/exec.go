@@ -43,6 +43,9 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if err := json.Unmarshal(e.Process, &process); err != nil {
 		return runtime.Process{}, fmt.Errorf("reading the OCI process: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
+	if d.foreign != nil {
+		return d.execForeign(ctx, e, process)
+	}
 	var template execTemplate
 	body, err := os.ReadFile(filepath.Join(d.dir(e.ID), "exec-template.json"))
 	if err == nil {

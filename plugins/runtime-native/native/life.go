@@ -147,6 +147,7 @@ func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*ru
 			return nil, err
 		}
 	}
+	d.forgetForeign(id)
 	// A container without a pid namespace may leave processes behind.
 	if err := r.Discard(ctx); err != nil {
 		return nil, fmt.Errorf("removing the cgroup of %s: %w", id, err)

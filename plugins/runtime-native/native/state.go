@@ -55,7 +55,7 @@ func (d *Driver) load(id string) (record, error) {
 	}
 	body, err := os.ReadFile(filepath.Join(d.dir(id), recordName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return r, fmt.Errorf("container %s is not known to runtime native: %w", id, errdefs.ErrNotFound)
+		return r, fmt.Errorf("container %s is not known to its runtime: %w", id, errdefs.ErrNotFound)
 	}
 	if err != nil {
 		return r, err

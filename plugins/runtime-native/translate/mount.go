@@ -76,6 +76,11 @@ func (c change) apply(set, clear *uint64) {
 	}
 }
 
+// Mount translates a mount of a spec whose owners are not mapped.
+func Mount(m specs.Mount) (sandbox.Mount, error) {
+	return convertMount(m.Type, m.Source, m.Destination, m.Options)
+}
+
 func convertMount(kind, source, target string, options []string) (sandbox.Mount, error) {
 	m := sandbox.Mount{Type: kind, Source: source, Target: target}
 	m.Recursive = slices.Contains(options, "rbind")

@@ -148,6 +148,12 @@ func (s *streams) attach(conn *net.UnixConn, request monitor.Request) {
 // readClient copies a client's input to the process, until the client's end.
 // Without stdin it only watches for that.
 func (s *streams) readClient(c *client, stdin bool) {
+	if s.config.Terminal {
+		select {
+		case <-s.opened:
+		case <-c.done:
+		}
+	}
 	stdin = stdin && s.stdin != nil
 	buffer := make([]byte, 512)
 	var broken bool

@@ -5,6 +5,7 @@ package supervise
 
 import (
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/foreign"
 	"github.com/davit-engine/davit/sdk/monitor/hook"
 	"github.com/davit-engine/davit/sdk/monitor/launch"
 	"github.com/davit-engine/davit/sdk/monitor/restore"
@@ -26,11 +27,14 @@ type Config struct {
 	Dir     string          `json:"dir"` // of socket and exit file; also in which the stage's root is
 	Streams monitor.Streams `json:"streams"`
 	// Stage is the encoded configuration of the init stage (package sandbox), passed
-	// on unread; none with Restore. It comes behind the JSON.
+	// on unread; none with Restore and Foreign. It comes behind the JSON.
 	Stage     []byte `json:"-"`
 	StageSize int    `json:"stageSize"`
 	// Restore makes the init, and all that was below it, from a checkpoint instead.
 	Restore *restore.Plan `json:"restore,omitempty"`
+	// Foreign has another runtime make the container and its execs. Of what follows
+	// only OOMFile and Trace are for it.
+	Foreign *foreign.Plan `json:"foreign,omitempty"`
 	// Birth is what the stage cannot give itself.
 	Birth launch.Birth `json:"birth"`
 	// CloneFlags are the CLONE_NEW* flags of the new process.

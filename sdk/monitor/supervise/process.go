@@ -16,9 +16,9 @@ type process struct {
 	streams *streams
 	child   child
 	record  *exitFile
-	pid     int
 
 	mu      sync.Mutex // of what follows, and held around kill(2) so that the pid cannot be another's
+	pid     int        // 0: there is no process yet
 	started bool       // the order to execute was given
 	state   string
 	exit    monitor.Exit
@@ -118,7 +118,20 @@ func (p *process) signal(number int) error {
 	if p.state == monitor.StateExited {
 		return monitor.Failf(monitor.KindNotFound, "process has ended")
 	}
+	if p.pid == 0 {
+		return monitor.Failf(monitor.KindPrecondition, "process is not started")
+	}
 	return unix.Kill(p.pid, unix.Signal(number))
+}
+
+// giveUp lets a process go that was not started. It is not started any more.
+func (p *process) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.started {
+		p.started = true
+		p.child.Close()
+	}
 }
 
 // finish records the end and lets the waiting go on.
@@ -129,12 +142,15 @@ func (p *process) finish(status unix.WaitStatus, oom bool) {
 	}
 	p.mu.Lock()
 	p.exit, p.state = exit, monitor.StateExited
-	if !p.started {
-		p.started = true
-		p.child.Close()
-	}
 	p.mu.Unlock()
+	p.giveUp()
 	close(p.ended)
+}
+
+func (p *process) id() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pid
 }
 
 func (p *process) status() (string, *monitor.Exit) {

@@ -34,11 +34,6 @@ func (s *server) restore(exitPath string) (_ *process, _ <-chan unix.WaitStatus,
 	}
 	if tree.Terminal >= 0 {
 		streams.setTerminal(tree.Terminal)
-		if width, height := s.config.Streams.Width, s.config.Streams.Height; width > 0 && height > 0 {
-			if err := streams.resize(width, height); err != nil {
-				complain("setting the terminal's size", err)
-			}
-		}
 	}
 	return newProcess(streams, tree, record, tree.PID), tree.Ended, nil
 }

@@ -154,8 +154,11 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 
 func (s *server) makeInit() (*process, <-chan unix.WaitStatus, error) {
 	exitPath := filepath.Join(s.config.Dir, monitor.ExitName)
-	if s.config.Restore != nil {
+	switch {
+	case s.config.Restore != nil:
 		return s.restore(exitPath)
+	case s.config.Foreign != nil:
+		return s.createForeign(exitPath)
 	}
 	stage := launch.Stage{Name: launch.InitName, Config: s.config.Stage, Birth: s.config.Birth, Flags: s.config.CloneFlags, Join: s.config.JoinPaths,
 		CgroupFiles: s.config.CgroupFiles, CgroupDir: s.config.CgroupDir, Hooks: s.createHooks, Listener: s.config.Listener}
@@ -175,6 +178,7 @@ func (s *server) waitInit(status unix.WaitStatus) {
 	}
 	s.mu.Unlock()
 	for _, p := range execs {
+		p.giveUp()
 		select {
 		case <-p.drained:
 		case <-time.After(lateOutput):
@@ -229,7 +233,7 @@ func (s *server) serve(conn *net.UnixConn) {
 		return
 	}
 	if request.Op == monitor.OpAttach {
-		if monitor.WriteMessage(conn, monitor.Response{PID: p.pid}) == nil {
+		if monitor.WriteMessage(conn, monitor.Response{PID: p.id()}) == nil {
 			p.streams.attach(conn, request)
 		}
 		return
@@ -273,7 +277,7 @@ func (s *server) operate(p *process, request monitor.Request) monitor.Response {
 		err = monitor.Failf(monitor.KindInvalid, "unknown operation %q", request.Op)
 	}
 	state, exit := p.status()
-	return monitor.Response{Error: monitor.AsFailure(err), State: state, PID: p.pid, Exit: exit, Description: description}
+	return monitor.Response{Error: monitor.AsFailure(err), State: state, PID: p.id(), Exit: exit, Description: description}
 }
 
 // exec creates another process in the container.
@@ -285,7 +289,11 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 		return monitor.Response{Error: monitor.Failf(monitor.KindPrecondition, "container is not running")}
 	}
 	if p := s.process(request.Exec); p != nil {
-		return monitor.Response{State: monitor.StateCreated, PID: p.pid}
+		return monitor.Response{State: monitor.StateCreated, PID: p.id()}
+	}
+	exitPath := filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec))
+	if s.config.Foreign != nil {
+		return s.execForeign(request, exitPath)
 	}
 	stage := launch.Stage{Name: launch.ExecName, Config: request.Stage, Init: s.pidfd, CgroupFiles: request.CgroupFiles, CgroupDir: request.CgroupDir}
 	if len(request.Birth) > 0 {
@@ -297,15 +305,20 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 		stage.PIDNamespace = s.pidfd
 	}
 	stage.Listener = s.config.Listener.ForExec(s.init.pid)
-	p, ended, err := create(s.reaper, stage, *request.Streams, nil, filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec)), nil)
+	p, ended, err := create(s.reaper, stage, *request.Streams, nil, exitPath, nil)
 	if err != nil {
 		return monitor.Response{Error: monitor.AsFailure(err)}
 	}
+	return s.keep(request.Exec, p, func() unix.WaitStatus { return <-ended })
+}
+
+// keep waits for the end of an exec.
+func (s *server) keep(id string, p *process, wait func() unix.WaitStatus) monitor.Response {
 	s.mu.Lock()
-	s.execs[request.Exec] = p
+	s.execs[id] = p
 	s.mu.Unlock()
 	s.connections.Go(func() {
-		p.finish(<-ended, false)
+		p.finish(wait(), false)
 		select {
 		case <-waitGroup(&p.streams.outputs):
 		case <-s.init.ended:
@@ -313,7 +326,7 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 		p.streams.end(lateOutput)
 		close(p.drained)
 	})
-	return monitor.Response{State: monitor.StateCreated, PID: p.pid}
+	return monitor.Response{State: monitor.StateCreated, PID: p.id()}
 }
 
 func waitGroup(group *sync.WaitGroup) <-chan struct{} {

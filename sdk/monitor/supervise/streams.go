@@ -21,9 +21,11 @@ type streams struct {
 
 	stdin    *os.File
 	terminal *os.File
+	opened   chan struct{}  // closed when there is a terminal
 	outputs  sync.WaitGroup // pumps that still read
 
 	mu      sync.Mutex
+	size    unix.Winsize // that a terminal is to have which is not there yet
 	clients map[*client]bool
 	ended   bool // no output will come any more
 	closeIn sync.Once
@@ -43,7 +45,8 @@ func (c childFiles) close() {
 // newStreams makes pipes, or nothing for a terminal, which the stage opens
 // itself and hands over with setTerminal.
 func newStreams(config monitor.Streams, log *logFile) (s *streams, child childFiles, err error) {
-	s = &streams{config: config, log: log, clients: map[*client]bool{}}
+	s = &streams{config: config, log: log, opened: make(chan struct{}), clients: map[*client]bool{}}
+	s.size = unix.Winsize{Col: config.Width, Row: config.Height}
 	if config.Terminal || !config.Stdin {
 		if child.stdin, err = os.Open(os.DevNull); err != nil {
 			return nil, child, err
@@ -115,15 +118,26 @@ func reopen(f *os.File) *os.File {
 // setTerminal takes over the terminal's master.
 func (s *streams) setTerminal(fd int) {
 	_ = unix.SetNonblock(fd, true)
+	s.mu.Lock()
 	s.terminal = os.NewFile(uintptr(fd), "terminal")
 	if s.config.Stdin {
 		s.stdin = s.terminal
+	}
+	size := s.size
+	s.mu.Unlock()
+	close(s.opened)
+	if size.Col > 0 && size.Row > 0 {
+		if err := s.resize(size.Col, size.Row); err != nil {
+			complain("setting the terminal's size", err)
+		}
 	}
 	s.outputs.Go(func() { s.pump(s.terminal, "stdout", 1) })
 }
 
 func (s *streams) closeStdin() {
 	s.closeIn.Do(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if s.stdin != nil && s.stdin != s.terminal {
 			_ = s.stdin.Close()
 		}
@@ -151,22 +165,32 @@ func (s *streams) end(grace time.Duration) {
 		c.finish()
 	}
 	s.closeStdin()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.terminal != nil {
 		_ = s.terminal.Close()
 	}
 }
 
 func (s *streams) resize(width, height uint16) error {
-	if s.terminal == nil {
-		return monitor.Failf(monitor.KindPrecondition, "process has no terminal")
+	size := unix.Winsize{Col: width, Row: height}
+	s.mu.Lock()
+	terminal := s.terminal
+	if terminal == nil && s.config.Terminal {
+		s.size = size
 	}
-	raw, err := s.terminal.SyscallConn()
+	s.mu.Unlock()
+	switch {
+	case !s.config.Terminal:
+		return monitor.Failf(monitor.KindPrecondition, "process has no terminal")
+	case terminal == nil:
+		return nil // it will have that size
+	}
+	raw, err := terminal.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var result error
-	err = raw.Control(func(fd uintptr) {
-		result = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height})
-	})
+	err = raw.Control(func(fd uintptr) { result = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &size) })
 	return errors.Join(err, result)
 }
