@@ -3,8 +3,10 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -88,6 +90,7 @@ func TestStoppedPluginIsReplacedDuringACall(t *testing.T) {
 	h := b.start()
 	st := await(t, h, "volume-odd", isState(StateReady))
 	kill(t, st.PID, syscall.SIGSTOP)
+	awaitStopped(t, st.PID)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	v, err := mustVolume(t, h, "").Get(ctx, "x")
@@ -100,6 +103,25 @@ func TestStoppedPluginIsReplacedDuringACall(t *testing.T) {
 	if err := syscall.Kill(st.PID, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("the stopped process is still there: %v", err)
 	}
+}
+
+// awaitStopped waits until none of a process's threads runs any more.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("threads of process %d: %v", pid, err)
+		}
+		running := slices.DeleteFunc(threads, func(name string) bool {
+			stat, err := os.ReadFile(name)
+			return err != nil || strings.Contains(string(stat), ") T ")
+		})
+		if len(running) == 0 {
+			return
+		}
+	}
+	t.Fatalf("process %d does not stop", pid)
 }
 
 func TestPluginThatCrashesAtStart(t *testing.T) {
