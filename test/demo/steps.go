@@ -161,7 +161,7 @@ func (d *demo) fetch(ctx context.Context) (string, error) {
 
 // processes shows core, drivers, monitor and the container's process.
 func (d *demo) processes(ctx context.Context) error {
-	plugins, err := d.engine.Plugins(ctx)
+	plugins, err := d.engine.Running(ctx)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (d *demo) processes(ctx context.Context) error {
 }
 
 func (d *demo) killAll(ctx context.Context) error {
-	plugins, err := d.engine.Plugins(ctx)
+	plugins, err := d.engine.Running(ctx)
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func TestNothingStopsContainers(t *testing.T) {
 	web := c.own("web")
 	c.equal(fetch(t, port), "page\n")
 	pid := c.ok("inspect", "-f", "{{.State.Pid}}", web)
-	plugins, err := e.Plugins(t.Context())
+	plugins, err := e.Running(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func TestWantOfMemoryIsTold(t *testing.T) {
 	}
 	c.equal(c.ok("inspect", "-f", "{{.State.OOMKilled}}", box), "false")
 	told()
-	plugins, err := e.Plugins(t.Context())
+	plugins, err := e.Running(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,6 +129,9 @@ func (p *terminal) wait() int {
 
 func kill(t *testing.T, pid int) {
 	t.Helper()
+	if pid <= 1 { // every process, or this one's group
+		t.Fatalf("there is no process %d to kill", pid)
+	}
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -221,6 +222,12 @@ type PluginStatus struct {
 func (e *Engine) Plugins(ctx context.Context) ([]PluginStatus, error) {
 	var list []PluginStatus
 	return list, e.Get(ctx, "/davit/plugins", &list)
+}
+
+// Running are the driver plugins that have a process.
+func (e *Engine) Running(ctx context.Context) ([]PluginStatus, error) {
+	list, err := e.Plugins(ctx)
+	return slices.DeleteFunc(list, func(p PluginStatus) bool { return p.PID == 0 }), err
 }
 
 // Get decodes the engine's answer to a GET.
