@@ -148,7 +148,7 @@ func (p *pull) run(ctx context.Context) (fresh bool, err error) {
 		return false, err
 	}
 	p.out.say(label, "Pulling from "+reference.Path(p.named))
-	if err := p.fetch(ctx, m, func(int) {}); err != nil {
+	if err := p.fetch(ctx, target, m); err != nil {
 		return false, p.explain(err)
 	}
 	return p.finish(ctx, target)
@@ -250,14 +250,15 @@ func (p *pull) usable(ctx context.Context, d ocispec.Descriptor) (ocispec.Manife
 	return m, nil
 }
 
-// fetch brings configuration and layers, several at once. here is called once for
-// each layer as soon as its blob is in the content store and proven, in any order and
-// from several goroutines at once; fetch returns after all of them have.
-func (p *pull) fetch(ctx context.Context, m ocispec.Manifest, here func(layer int)) error {
+// fetch brings configuration and layers, several at once, and unpacks each layer as
+// soon as it is here and proven.
+func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, m ocispec.Manifest) error {
 	if err := p.hold(ctx, append(slices.Clone(m.Layers), m.Config)...); err != nil {
 		return err
 	}
-	for _, layer := range m.Layers {
+	here := make([]chan struct{}, len(m.Layers))
+	for i, layer := range m.Layers {
+		here[i] = make(chan struct{})
 		p.out.say(short(layer.Digest), "Pulling fs layer")
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -266,18 +267,36 @@ func (p *pull) fetch(ctx context.Context, m ocispec.Manifest, here func(layer in
 		if errors.Is(err, registry.ErrVerification) {
 			return fmt.Errorf("image config verification failed for digest %s: %w", m.Config.Digest, err)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return p.register(ctx, target, m, func(i int) <-chan struct{} { return here[i] })
 	})
 	for i, layer := range m.Layers {
 		group.Go(func() error {
 			if err := p.layer(ctx, layer); err != nil {
 				return err
 			}
-			here(i)
+			close(here[i])
 			return nil
 		})
 	}
 	return group.Wait()
+}
+
+// register unpacks the layers, each when it is here.
+func (p *pull) register(ctx context.Context, target ocispec.Descriptor, m ocispec.Manifest, here func(layer int) <-chan struct{}) error {
+	img, err := p.read(ctx, target)
+	if err != nil {
+		return err
+	}
+	_, err = p.unpackArriving(ctx, *img, p.Drivers.Default(plugin.Storage), here, func(i int, status string) {
+		p.out.say(short(m.Layers[i].Digest), status)
+	})
+	if err != nil {
+		return fmt.Errorf("failed to register layer: %w", err)
+	}
+	return nil
 }
 
 func (p *pull) layer(ctx context.Context, d ocispec.Descriptor) error {
@@ -299,7 +318,7 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor) error {
 	return nil
 }
 
-// finish unpacks the image and gives it its name.
+// finish gives the image its name.
 func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) (fresh bool, err error) {
 	if err := p.link(ctx, target); err != nil {
 		return false, err
@@ -307,16 +326,6 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) (fresh boo
 	img, err := p.read(ctx, target)
 	if err != nil {
 		return false, err
-	}
-	manifest, err := p.manifest(ctx, img.Manifest)
-	if err != nil {
-		return false, err
-	}
-	_, err = p.unpack(ctx, *img, p.Drivers.Default(plugin.Storage), func(i int, status string) {
-		p.out.say(short(manifest.Layers[i].Digest), status)
-	})
-	if err != nil {
-		return false, fmt.Errorf("failed to register layer: %w", err)
 	}
 	before, err := p.name(ctx, p.named.String(), target, map[string]string{pulled: "true"})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
@@ -14,9 +13,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/image/unpack"
-	"github.com/davit-engine/davit/core/rootfs"
 	"github.com/davit-engine/davit/sdk/storage"
 )
 
@@ -41,6 +38,12 @@ func (s *Store) Unpack(ctx context.Context, img Image, driver string) (top strin
 
 // unpack tells the layers' progress by their place.
 func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(layer int, status string)) (string, error) {
+	return s.unpackArriving(ctx, img, name, func(int) <-chan struct{} { return closed() }, tell)
+}
+
+// unpackArriving unpacks each layer when the channel that here answers is closed: then
+// its blob is in the store.
+func (s *Store) unpackArriving(ctx context.Context, img Image, name string, here func(layer int) <-chan struct{}, tell func(layer int, status string)) (top string, err error) {
 	if len(img.Config.RootFS.DiffIDs) == 0 {
 		return "", nil
 	}
@@ -56,7 +59,7 @@ func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(la
 	if err := s.holdSnapshots(ctx, names...); err != nil {
 		return "", err
 	}
-	top := names[len(names)-1]
+	top = names[len(names)-1]
 	if info, err := driver.Stat(ctx, top); err == nil && info.Kind == storage.KindCommitted {
 		return top, nil
 	}
@@ -76,80 +79,20 @@ func (s *Store) unpack(ctx context.Context, img Image, name string, tell func(la
 	if err != nil {
 		return "", err
 	}
-	parent := ""
-	for i, id := range chain {
-		tell(i, "Extracting")
-		// One unpacking of a layer serves all who wait for it.
-		once := func() error {
-			_, err, _ := s.unpacking.Do(name+" "+id.String(), func() (any, error) {
-				return nil, s.unpackLayer(ctx, driver, manifest.Layers[i], img.Config.RootFS.DiffIDs[i], parent, id.String())
-			})
-			return err
+	u, layers := s.newUnpacking(driver, name, tell), make([]pendingLayer, len(chain))
+	for i := range layers {
+		layers[i] = pendingLayer{blob: manifest.Layers[i], diffID: img.Config.RootFS.DiffIDs[i], name: names[i], here: here(i)}
+		if i > 0 {
+			layers[i].parent = names[i-1]
 		}
-		err := once()
-		for errors.Is(err, context.Canceled) && ctx.Err() == nil {
-			err = once() // who did it for us has left
-		}
-		if err != nil {
-			return "", fmt.Errorf("unpacking layer %s: %w", manifest.Layers[i].Digest, err)
-		}
-		tell(i, "Pull complete")
-		parent = id.String()
 	}
-	return top, nil
-}
-
-func (s *Store) unpackLayer(ctx context.Context, driver storage.Driver, d ocispec.Descriptor, diffID digest.Digest, parent, name string) (err error) {
-	if info, err := driver.Stat(ctx, name); err == nil && info.Kind == storage.KindCommitted {
-		return nil
-	}
-	key := unpackKey + container.NewID()
-	release, err := s.snapshots.hold(ctx, key)
-	if err != nil {
-		return err
-	}
-	defer release()
-	mounts, err := driver.Prepare(ctx, key, parent, nil)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreNotFound(driver.Remove(context.WithoutCancel(ctx), key)))
-		}
-	}()
-	var size int64
-	err = rootfs.Mounted(ctx, mounts, false, func(v *rootfs.View) error {
-		size, err = s.apply(ctx, d, diffID, v.Path())
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := driver.Commit(ctx, name, key, nil); err != nil && !errdefs.IsAlreadyExists(err) {
-		return err
-	} else if err != nil {
-		return ignoreNotFound(driver.Remove(ctx, key)) // somebody was faster
-	}
-	_, err = s.content.Update(ctx, content.Info{Digest: d.Digest, Labels: map[string]string{unpackedSize: strconv.FormatInt(size, 10)}}, "labels."+unpackedSize)
-	return err
-}
-
-// apply unpacks a layer's archive below root.
-func (s *Store) apply(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest, root string) (int64, error) {
-	blob, err := s.content.ReaderAt(ctx, d)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = blob.Close() }()
-	size, err := unpack.Apply(ctx, root, content.NewReader(blob), diffID, s.Layers)
-	return size, corrupt(err)
+	return top, u.all(ctx, layers)
 }
 
 // corrupt marks an archive that cannot be read, unless the disk is at fault.
 func corrupt(err error) error {
 	switch {
-	case err == nil, errors.Is(err, unpack.ErrLimit):
+	case err == nil, errors.Is(err, unpack.ErrLimit), errors.Is(err, unpack.ErrNeedsBelow):
 		return err
 	case errdefs.IsInvalidArgument(err):
 		return fmt.Errorf("corrupt layer: %w", err)

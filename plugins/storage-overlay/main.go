@@ -22,5 +22,5 @@ func (d *driver) configure(_ context.Context, s plugin.Setup) (err error) {
 
 func main() {
 	d := &driver{}
-	plugin.Serve(plugin.Plugin{Name: "storage-overlay", Version: version, Features: []string{storage.FeatureDiff}, Configure: d.configure, Storage: d})
+	plugin.Serve(plugin.Plugin{Name: "storage-overlay", Version: version, Features: []string{storage.FeatureDiff, storage.FeatureRebase}, Configure: d.configure, Storage: d})
 }

@@ -26,6 +26,8 @@ const (
 	FeatureMounts = "mounts"
 	// FeatureDiff says that the driver implements [Differ].
 	FeatureDiff = "diff"
+	// FeatureRebase says that the driver implements [Rebaser].
+	FeatureRebase = "rebase"
 )
 
 // Kind says what a snapshot is.
@@ -89,6 +91,18 @@ type Driver interface {
 	// Release undoes the driver's own host mounts of key. Drivers without
 	// FeatureMounts return nil. Idempotent.
 	Release(ctx context.Context, key string) error
+}
+
+// Rebaser is implemented by drivers with FeatureRebase: layers can be unpacked
+// before the ones below them are there.
+type Rebaser interface {
+	// CommitOnto is Commit for an active snapshot that was prepared without a parent
+	// and becomes a child of the committed snapshot parent. What it holds are the
+	// changes to the parent, in overlayfs's form: a character device 0/0 is a path that
+	// is gone, the attribute trusted.overlay.opaque=y a directory that hides the
+	// parent's. Its root directory gets the parent's owner and mode. ErrNotFound for an unknown parent, ErrInvalidArgument for one that is
+	// not committed, ErrFailedPrecondition for a snapshot that has a parent.
+	CommitOnto(ctx context.Context, name, key, parent string, labels map[string]string) error
 }
 
 // Change is one path that differs between a snapshot and its parent.

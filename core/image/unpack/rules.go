@@ -14,9 +14,10 @@ const xattr = "SCHILY.xattr."
 
 // rules judge a layer's entries before they have effect.
 type rules struct {
-	limits  Limits
-	entries int
-	size    int64
+	limits   Limits
+	detached *detached // nil over the layers below
+	entries  int
+	size     int64
 }
 
 // accept says whether an entry, with its name cleaned, is to be unpacked, and takes
@@ -38,6 +39,11 @@ func (r *rules) accept(h *tar.Header) (bool, error) {
 	for key := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(key, xattr); ok && !allowed(name) {
 			delete(h.PAXRecords, key)
+		}
+	}
+	if r.detached != nil {
+		if err := r.detached.accept(h); err != nil {
+			return false, err
 		}
 	}
 	return true, nil

@@ -38,6 +38,18 @@ var ErrLimit = errors.New("limit exceeded")
 //
 // No entry has effect outside root, as long as nobody else writes there meanwhile.
 func Apply(ctx context.Context, root string, in io.Reader, diffID digest.Digest, limits Limits) (size int64, err error) {
+	return into(ctx, root, in, diffID, rules{limits: limits})
+}
+
+// ApplyDetached is Apply to an empty directory instead of over the layers below, in
+// overlayfs's form: a character device 0/0 is a path that is gone, the attribute
+// trusted.overlay.opaque=y a directory that hides those below. ErrNeedsBelow for a
+// layer that this cannot be done with.
+func ApplyDetached(ctx context.Context, root string, in io.Reader, diffID digest.Digest, limits Limits) (size int64, err error) {
+	return into(ctx, root, in, diffID, rules{limits: limits, detached: &detached{entries: map[string]entry{}}}, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
+}
+
+func into(ctx context.Context, root string, in io.Reader, diffID digest.Digest, rules rules, options ...archive.ApplyOpt) (size int64, err error) {
 	if err := diffID.Validate(); err != nil {
 		return 0, invalid("its diff ID %q: %v", diffID, err)
 	}
@@ -47,9 +59,8 @@ func Apply(ctx context.Context, root string, in io.Reader, diffID digest.Digest,
 	}
 	defer func() { err = errors.Join(err, plain.Close()) }()
 	verifier := diffID.Verifier()
-	stream := io.TeeReader(&limited{in: plain, max: limits.Size}, verifier)
-	rules := rules{limits: limits}
-	if _, err := archive.Apply(ctx, root, stream, archive.WithFilter(rules.accept)); err != nil {
+	stream := io.TeeReader(&limited{in: plain, max: rules.limits.Size}, verifier)
+	if _, err := archive.Apply(ctx, root, stream, append(options, archive.WithFilter(rules.accept))...); err != nil {
 		return 0, err
 	}
 	// What follows the archive's end belongs to the digest.

@@ -39,7 +39,7 @@ type snapshot struct {
 	committing bool // a commit of it is under way
 }
 
-// Driver implements storage.Driver and storage.Differ.
+// Driver implements storage.Driver, storage.Differ and storage.Rebaser.
 type Driver struct {
 	root string
 	log  hclog.Logger
@@ -138,12 +138,9 @@ func (d *Driver) reserve(kind storage.Kind, key, parent string, labels map[strin
 	now := time.Now().UTC()
 	s := &snapshot{Info: storage.Info{Kind: kind, Name: key, Parent: parent, Labels: maps.Clone(labels), Created: now, Updated: now}}
 	if parent != "" {
-		p := d.byName[parent]
-		if p == nil {
-			return nil, fmt.Errorf("parent snapshot %q: %w", parent, errdefs.ErrNotFound)
-		}
-		if p.Kind != storage.KindCommitted || p.committing {
-			return nil, fmt.Errorf("parent snapshot %q is not committed: %w", parent, errdefs.ErrInvalidArgument)
+		p, err := d.parent(parent)
+		if err != nil {
+			return nil, err
 		}
 		p.children++
 		s.Chain = append([]int{p.Number}, p.Chain...)
@@ -152,6 +149,18 @@ func (d *Driver) reserve(kind storage.Kind, key, parent string, labels map[strin
 	s.Number = d.last
 	d.byName[key] = s
 	return s, nil
+}
+
+// parent finds a snapshot that another may stand on; the caller holds mu.
+func (d *Driver) parent(name string) (*snapshot, error) {
+	p := d.byName[name]
+	if p == nil {
+		return nil, fmt.Errorf("parent snapshot %q: %w", name, errdefs.ErrNotFound)
+	}
+	if p.Kind != storage.KindCommitted || p.committing {
+		return nil, fmt.Errorf("parent snapshot %q is not committed: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return p, nil
 }
 
 // drop forgets a snapshot; the caller holds mu.
@@ -236,6 +245,20 @@ func (d *Driver) Mounts(_ context.Context, key string) ([]mount.Mount, error) {
 
 // Commit implements storage.Driver.
 func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]string) error {
+	return d.commit(name, key, "", labels)
+}
+
+// CommitOnto implements storage.Rebaser. The content of a layer does not depend on
+// those below it.
+func (d *Driver) CommitOnto(_ context.Context, name, key, parent string, labels map[string]string) error {
+	if parent == "" {
+		return fmt.Errorf("name of the parent is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	return d.commit(name, key, parent, labels)
+}
+
+// commit commits a snapshot; with parent, as its child.
+func (d *Driver) commit(name, key, parent string, labels map[string]string) error {
 	if name == "" {
 		return fmt.Errorf("snapshot name is empty: %w", errdefs.ErrInvalidArgument)
 	}
@@ -251,12 +274,22 @@ func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]s
 		err = fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
 	case s.committing:
 		err = fmt.Errorf("snapshot %q is being committed: %w", key, errdefs.ErrFailedPrecondition)
+	case parent != "" && s.Parent != "":
+		err = fmt.Errorf("snapshot %q has a parent, %q: %w", key, s.Parent, errdefs.ErrFailedPrecondition)
+	}
+	var onto *snapshot
+	if err == nil && parent != "" {
+		onto, err = d.parent(parent)
 	}
 	if err != nil {
 		d.mu.Unlock()
 		return err
 	}
 	committed := *s
+	if onto != nil {
+		committed.Parent, committed.Chain = parent, append([]int{onto.Number}, onto.Chain...)
+		onto.children++
+	}
 	now := time.Now().UTC() // a committed snapshot is a new one
 	committed.Kind, committed.Name, committed.Created, committed.Updated = storage.KindCommitted, name, now, now
 	committed.Labels = maps.Clone(labels)
@@ -264,9 +297,15 @@ func (d *Driver) Commit(_ context.Context, name, key string, labels map[string]s
 	// One directory becomes one snapshot, and is neither removed nor stood on before.
 	s.committing, committed.committing = true, true
 	d.mu.Unlock()
-	if err := errors.Join(syncTree(d.content(s.Number)), d.save(&committed, true)); err != nil {
+	if onto != nil {
+		err = copyAttributes(d.content(onto.Number), d.content(s.Number))
+	}
+	if err = errors.Join(err, syncTree(d.content(s.Number)), d.save(&committed, true)); err != nil {
 		d.mu.Lock()
 		delete(d.byName, name)
+		if onto != nil {
+			onto.children--
+		}
 		s.committing = false
 		d.mu.Unlock()
 		return fmt.Errorf("committing snapshot %s: %w", key, err)

@@ -15,12 +15,14 @@ import (
 )
 
 // Client is a storage driver at the other end of a connection. It is always a
-// [storage.Differ]; Diff is ErrNotImplemented where the driver is none.
+// [storage.Differ] and a [storage.Rebaser]; their methods are ErrNotImplemented where
+// the driver is none.
 type Client struct{ rpc storagev1.StorageClient }
 
 var (
-	_ storage.Driver = (*Client)(nil)
-	_ storage.Differ = (*Client)(nil)
+	_ storage.Driver  = (*Client)(nil)
+	_ storage.Differ  = (*Client)(nil)
+	_ storage.Rebaser = (*Client)(nil)
 )
 
 // NewClient answers the driver served over cc.
@@ -58,6 +60,12 @@ func (c *Client) Mounts(ctx context.Context, key string) ([]mount.Mount, error) 
 // Commit implements [storage.Driver].
 func (c *Client) Commit(ctx context.Context, name, key string, labels map[string]string) error {
 	_, err := c.rpc.Commit(ctx, &storagev1.CommitRequest{Name: name, Key: key, Labels: labels})
+	return err
+}
+
+// CommitOnto implements [storage.Rebaser].
+func (c *Client) CommitOnto(ctx context.Context, name, key, parent string, labels map[string]string) error {
+	_, err := c.rpc.Commit(ctx, &storagev1.CommitRequest{Name: name, Key: key, Parent: parent, Labels: labels})
 	return err
 }
 

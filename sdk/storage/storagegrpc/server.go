@@ -51,10 +51,14 @@ func (s *server) Mounts(ctx context.Context, r *storagev1.MountsRequest) (*stora
 }
 
 func (s *server) Commit(ctx context.Context, r *storagev1.CommitRequest) (*storagev1.CommitResponse, error) {
-	if err := s.driver.Commit(ctx, r.GetName(), r.GetKey(), r.GetLabels()); err != nil {
-		return nil, err
+	if r.GetParent() == "" {
+		return &storagev1.CommitResponse{}, s.driver.Commit(ctx, r.GetName(), r.GetKey(), r.GetLabels())
 	}
-	return &storagev1.CommitResponse{}, nil
+	rebaser, ok := s.driver.(storage.Rebaser)
+	if !ok {
+		return nil, fmt.Errorf("this storage driver does not rebase snapshots: %w", errdefs.ErrNotImplemented)
+	}
+	return &storagev1.CommitResponse{}, rebaser.CommitOnto(ctx, r.GetName(), r.GetKey(), r.GetParent(), r.GetLabels())
 }
 
 func (s *server) Remove(ctx context.Context, r *storagev1.RemoveRequest) (*storagev1.RemoveResponse, error) {

@@ -9,7 +9,8 @@
 // share one name space per driver.
 //
 // Features: "mounts" (the driver mounts on the host; Release must be called when
-// mounts are no longer used), "diff" (Diff is implemented).
+// mounts are no longer used), "diff" (Diff is implemented), "rebase" (Commit takes a
+// parent).
 
 package storagev1
 
@@ -555,7 +556,10 @@ type CommitRequest struct {
 	// Key of the active snapshot.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// Labels that replace those of the active snapshot.
-	Labels        map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// With the feature "rebase": the committed snapshot that it becomes a child of;
+	// empty for the parent with which it was prepared.
+	Parent        string `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +613,13 @@ func (x *CommitRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *CommitRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
 }
 
 // CommitResponse is empty.
@@ -1337,11 +1348,12 @@ const file_davit_storage_v1_storage_proto_rawDesc = "" +
 	"\rMountsRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\"?\n" +
 	"\x0eMountsResponse\x12-\n" +
-	"\x06mounts\x18\x01 \x03(\v2\x15.davit.mount.v1.MountR\x06mounts\"\xb5\x01\n" +
+	"\x06mounts\x18\x01 \x03(\v2\x15.davit.mount.v1.MountR\x06mounts\"\xcd\x01\n" +
 	"\rCommitRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12C\n" +
-	"\x06labels\x18\x03 \x03(\v2+.davit.storage.v1.CommitRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v2+.davit.storage.v1.CommitRequest.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06parent\x18\x04 \x01(\tR\x06parent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x10\n" +

@@ -9,7 +9,8 @@
 // share one name space per driver.
 //
 // Features: "mounts" (the driver mounts on the host; Release must be called when
-// mounts are no longer used), "diff" (Diff is implemented).
+// mounts are no longer used), "diff" (Diff is implemented), "rebase" (Commit takes a
+// parent).
 
 package storagev1
 
@@ -60,6 +61,14 @@ type StorageClient interface {
 	// Commit turns an active snapshot into a committed one. The key is free
 	// afterwards and the content durable. ALREADY_EXISTS if the name is in use, which
 	// is looked at before the key: that is what a repetition is answered.
+	//
+	// With the feature "rebase" a snapshot that was prepared without a parent may be
+	// committed as a child of one: what it holds are the changes to the parent, in
+	// overlayfs's form (a character device 0/0 is a path that is gone, the attribute
+	// trusted.overlay.opaque=y a directory that hides the parent's). Its root directory
+	// gets the parent's owner and mode. NOT_FOUND for an unknown parent, FAILED_PRECONDITION for a snapshot that has one already,
+	// INVALID_ARGUMENT for a parent that is not committed, NOT_IMPLEMENTED without the
+	// feature.
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Remove deletes a snapshot. FAILED_PRECONDITION while it has children. The
 	// name is free on return; space may be freed later.
@@ -238,6 +247,14 @@ type StorageServer interface {
 	// Commit turns an active snapshot into a committed one. The key is free
 	// afterwards and the content durable. ALREADY_EXISTS if the name is in use, which
 	// is looked at before the key: that is what a repetition is answered.
+	//
+	// With the feature "rebase" a snapshot that was prepared without a parent may be
+	// committed as a child of one: what it holds are the changes to the parent, in
+	// overlayfs's form (a character device 0/0 is a path that is gone, the attribute
+	// trusted.overlay.opaque=y a directory that hides the parent's). Its root directory
+	// gets the parent's owner and mode. NOT_FOUND for an unknown parent, FAILED_PRECONDITION for a snapshot that has one already,
+	// INVALID_ARGUMENT for a parent that is not committed, NOT_IMPLEMENTED without the
+	// feature.
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Remove deletes a snapshot. FAILED_PRECONDITION while it has children. The
 	// name is free on return; space may be freed later.
