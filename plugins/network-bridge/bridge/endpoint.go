@@ -62,8 +62,9 @@ func (d *Driver) Attach(_ context.Context, a network.Attachment) (network.Endpoi
 // connect plugs an endpoint in, with the bridge made anew if somebody removed it.
 func (d *Driver) connect(s *netState, e network.Endpoint, a network.Attachment, own endpointOptions) error {
 	err := plug(s, e, a, own, d.config.MTU)
-	if errors.Is(err, unix.EEXIST) && d.sweeper.hurry(e.Netns) {
-		// The name was that of a connection that has just ended.
+	if errors.Is(err, unix.EEXIST) {
+		// Most likely the name was that of a connection that has just ended.
+		d.sweeper.hurry(e.Netns)
 		err = plug(s, e, a, own, d.config.MTU)
 	}
 	var missing netlink.LinkNotFoundError

@@ -14,12 +14,15 @@ import (
 // linkSweeper deletes links in the background: the kernel takes up to 30 ms for
 // each, and most are gone with their namespace before their turn.
 type linkSweeper struct {
-	log  hclog.Logger
-	mu   sync.Mutex
-	due  []dueLink
-	wake chan struct{}
-	stop chan struct{}
-	done chan struct{}
+	log hclog.Logger
+	mu  sync.Mutex
+	due []dueLink
+	// removing is what the loop is just about; removed tells when it has.
+	removing dueLink
+	removed  *sync.Cond
+	wake     chan struct{}
+	stop     chan struct{}
+	done     chan struct{}
 }
 
 type dueLink struct {
@@ -30,6 +33,7 @@ type dueLink struct {
 
 func newLinkSweeper(log hclog.Logger) *linkSweeper {
 	s := &linkSweeper{log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	s.removed = sync.NewCond(&s.mu)
 	go s.loop()
 	return s
 }
@@ -50,6 +54,10 @@ func (s *linkSweeper) loop() {
 		name, wait := s.next()
 		if name != "" {
 			s.remove(name)
+			s.mu.Lock()
+			s.removing = dueLink{}
+			s.removed.Broadcast()
+			s.mu.Unlock()
 			continue
 		}
 		timer := time.NewTimer(wait)
@@ -73,6 +81,7 @@ func (s *linkSweeper) next() (string, time.Duration) {
 		left := time.Until(link.at)
 		if left <= 0 {
 			s.due = append(s.due[:i:i], s.due[i+1:]...)
+			s.removing = link
 			return link.name, 0
 		}
 		wait = min(wait, left)
@@ -80,11 +89,14 @@ func (s *linkSweeper) next() (string, time.Duration) {
 	return "", wait
 }
 
-// hurry removes the links with an end in a namespace now, and answers whether
-// there was one.
-func (s *linkSweeper) hurry(netns string) bool {
+// hurry removes the links with an end in a namespace now, or waits for the loop that
+// just does so.
+func (s *linkSweeper) hurry(netns string) {
 	s.mu.Lock()
 	var now []dueLink
+	for s.removing.name != "" && s.removing.netns == netns {
+		s.removed.Wait()
+	}
 	s.due = slices.DeleteFunc(s.due, func(link dueLink) bool {
 		if link.netns != netns {
 			return false
@@ -96,7 +108,6 @@ func (s *linkSweeper) hurry(netns string) bool {
 	for _, link := range now {
 		s.remove(link.name)
 	}
-	return len(now) > 0
 }
 
 func (s *linkSweeper) remove(name string) {
