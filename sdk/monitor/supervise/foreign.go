@@ -3,7 +3,6 @@ package supervise
 import (
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,31 +11,15 @@ import (
 )
 
 // createForeign has another runtime create the container.
-func (s *server) createForeign(exitPath string) (_ *process, _ <-chan unix.WaitStatus, err error) {
-	record, err := newExitFile(exitPath)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making the file for the exit status: %w", err)
-	}
-	defer func() {
+func (s *server) createForeign(exitPath string) (*process, <-chan unix.WaitStatus, error) {
+	return s.around(exitPath, func(streams [3]*os.File) (made, error) {
+		c, err := s.config.Foreign.Create(s.reaper.start, streams, s.config.Streams.Terminal)
 		if err != nil {
-			record.discard()
+			return made{}, err
 		}
-	}()
-	streams, ends, err := newStreams(s.config.Streams, s.log)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making streams: %w", err)
-	}
-	c, err := s.config.Foreign.Create(s.reaper.start, [3]*os.File{ends.stdin, ends.stdout, ends.stderr}, s.config.Streams.Terminal)
-	ends.close()
-	if err != nil {
-		streams.end(time.Second)
-		return nil, nil, err
-	}
-	s.trace.Done("monitor: the runtime's create")
-	if c.Terminal >= 0 {
-		streams.setTerminal(c.Terminal)
-	}
-	return newProcess(streams, c, record, c.PID), c.Ended, nil
+		s.trace.Done("monitor: the runtime's create")
+		return made{c, c.PID, c.Terminal, c.Ended}, nil
+	})
 }
 
 // execForeign prepares an exec that another runtime will make when it is started.
