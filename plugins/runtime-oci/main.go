@@ -21,8 +21,9 @@ import (
 // version is that of the manifest.
 const version = "0.1.0"
 
-// driver is configured after the plugin has started to serve.
-type driver struct{ *native.Driver }
+// driver is configured after the plugin has started to serve. It has the methods of
+// the contract only: package native can checkpoint its own containers, not these.
+type driver struct{ runtime.Driver }
 
 func (d *driver) configure(_ context.Context, s plugin.Setup) error {
 	monitor, _ := s.Config["monitor"].(string)
