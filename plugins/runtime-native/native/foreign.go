@@ -69,21 +69,8 @@ func (d *Driver) forgetForeign(id string) {
 	}
 }
 
-// createForeign is create with another runtime.
-func (d *Driver) createForeign(ctx context.Context, spec *specs.Spec, c runtime.Create) (_ runtime.Process, err error) {
-	place, err := place(spec.Linux.CgroupsPath, c.ID)
-	if err != nil {
-		return runtime.Process{}, err
-	}
-	dir, err := d.claim(c.ID, place)
-	if err != nil {
-		return runtime.Process{}, err
-	}
-	defer func() {
-		if err != nil {
-			d.abandon(ctx, c.ID)
-		}
-	}()
+// createForeign is create with another runtime, in a directory that is claimed.
+func (d *Driver) createForeign(ctx context.Context, spec *specs.Spec, c runtime.Create, dir string, place placement.Placement) (runtime.Process, error) {
 	config, err := d.foreignConfig(spec, c, dir, place)
 	if err != nil {
 		return runtime.Process{}, err
