@@ -88,14 +88,7 @@ func TestAFullConntrack(t *testing.T) {
 // echo answers each line with itself, as long as the client likes.
 func (l *lab) echo(ns string, port int) {
 	l.Helper()
-	var listener net.Listener
-	if err := l.in(ns, func() (err error) {
-		listener, err = net.Listen("tcp", ":"+strconv.Itoa(port))
-		return err
-	}); err != nil {
-		l.Fatal(err)
-	}
-	l.Cleanup(func() { _ = listener.Close() })
+	listener := l.listen(ns, port)
 	go func() {
 		for {
 			c, err := listener.Accept()

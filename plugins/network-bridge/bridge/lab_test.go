@@ -244,22 +244,32 @@ func tcp(container, hostPort uint16) network.Port {
 	return network.Port{Proto: "tcp", ContainerPort: container, HostPort: hostPort}
 }
 
-// serve answers every client, over TCP, UDP and SCTP where there is SCTP, with the address that it comes
-// from and the server's name.
+// listen listens on a TCP port until the test is over.
+func (l *lab) listen(ns string, port int) (listener net.Listener) {
+	l.Helper()
+	if err := l.in(ns, func() (err error) {
+		listener, err = net.Listen("tcp", ":"+strconv.Itoa(port))
+		return err
+	}); err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { _ = listener.Close() })
+	return listener
+}
+
+// serve answers every client, over TCP, UDP and SCTP where there is SCTP, with the
+// address that it comes from and the server's name.
 func (l *lab) serve(ns, name string, port int) {
 	l.Helper()
-	var streams []net.Listener
+	streams := []net.Listener{l.listen(ns, port)}
 	var packets net.PacketConn
 	err := l.in(ns, func() (err error) {
-		stream, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			return err
-		}
-		streams = append(streams, stream)
 		if hasSCTP() {
-			if stream, err = listenSCTP(port); err != nil {
+			stream, err := listenSCTP(port)
+			if err != nil {
 				return err
 			}
+			l.Cleanup(func() { _ = stream.Close() })
 			streams = append(streams, stream)
 		}
 		packets, err = net.ListenPacket("udp", ":"+strconv.Itoa(port))
@@ -274,7 +284,6 @@ func (l *lab) serve(ns, name string, port int) {
 		return fmt.Appendf(nil, "%s to %s\n", from.Addr().Unmap().WithZone(""), name)
 	}
 	for _, stream := range streams {
-		l.Cleanup(func() { _ = stream.Close() })
 		go func() {
 			for {
 				c, err := stream.Accept()
@@ -301,13 +310,7 @@ func (l *lab) serve(ns, name string, port int) {
 // serveHTTP answers every request with the client's address.
 func (l *lab) serveHTTP(ns string, port int) {
 	l.Helper()
-	var listener net.Listener
-	if err := l.in(ns, func() (err error) {
-		listener, err = net.Listen("tcp", ":"+strconv.Itoa(port))
-		return err
-	}); err != nil {
-		l.Fatal(err)
-	}
+	listener := l.listen(ns, port)
 	server := &http.Server{ReadHeaderTimeout: wait, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.RemoteAddr)
 	})}
