@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/moby/go-archive/compression"
 	"github.com/opencontainers/go-digest"
@@ -152,32 +151,15 @@ func (r *reader) layer(ctx context.Context, d ocispec.Descriptor) (ocispec.Descr
 	return d, nil
 }
 
-func (r *reader) plain(ctx context.Context, body io.Reader, d ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
-	ref := "archive-plain-" + d.Digest.Encoded() + fmt.Sprintf("-%p", r)
+func (r *reader) plain(ctx context.Context, body io.Reader, d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	in, err := compression.DecompressStream(body)
 	if err != nil {
 		return d, unreadable(err)
 	}
 	defer func() { _ = in.Close() }()
-	writer, err := content.OpenWriter(ctx, r.store, content.WithRef(ref))
-	if err != nil {
-		return d, err
-	}
-	defer func() {
-		_ = writer.Close()
-		if err != nil {
-			_ = r.store.Abort(context.WithoutCancel(ctx), ref)
-		}
-	}()
-	size, err := io.Copy(writer, in)
-	if err != nil {
-		return d, unreadable(err)
-	}
-	plain := ocispec.Descriptor{MediaType: images.MediaTypeDockerSchema2Layer, Digest: writer.Digest(), Size: size}
-	if err := writer.Commit(ctx, size, plain.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
-		return d, err
-	}
-	return plain, nil
+	plain, err := r.ingest(ctx, "plain-"+d.Digest.Encoded(), in, func(ocispec.Descriptor) error { return nil })
+	plain.MediaType = images.MediaTypeDockerSchema2Layer
+	return plain, err
 }
 
 func blobName(d digest.Digest) string {

@@ -132,14 +132,27 @@ func (r *reader) entry(ctx context.Context, h *tar.Header, body io.Reader) error
 }
 
 // blob stores a file under its digest, which in a layout is its name.
-func (r *reader) blob(ctx context.Context, name string, size int64, body io.Reader) (d ocispec.Descriptor, err error) {
+func (r *reader) blob(ctx context.Context, name string, size int64, body io.Reader) (ocispec.Descriptor, error) {
 	var expected digest.Digest
 	if hex, ok := strings.CutPrefix(name, ocispec.ImageBlobsDir+"/"+digest.SHA256.String()+"/"); ok {
 		if expected = digest.NewDigestFromEncoded(digest.SHA256, hex); expected.Validate() != nil {
-			return d, invalid(fmt.Sprintf("the archive has the name %q, which is no digest", name))
+			return ocispec.Descriptor{}, invalid(fmt.Sprintf("the archive has the name %q, which is no digest", name))
 		}
 	}
-	ref := "archive-" + digest.FromString(name).Encoded() + fmt.Sprintf("-%p", r)
+	return r.ingest(ctx, digest.FromString(name).Encoded(), body, func(d ocispec.Descriptor) error {
+		switch {
+		case d.Size != size:
+			return unreadable(io.ErrUnexpectedEOF)
+		case expected != "" && d.Digest != expected:
+			return invalid(fmt.Sprintf("blob %s is damaged: its content has the digest %s", expected, d.Digest))
+		}
+		return nil
+	})
+}
+
+// ingest stores a blob that check approves of. Nothing is left of one that fails.
+func (r *reader) ingest(ctx context.Context, name string, body io.Reader, check func(ocispec.Descriptor) error) (d ocispec.Descriptor, err error) {
+	ref := fmt.Sprintf("archive-%s-%p", name, r)
 	writer, err := content.OpenWriter(ctx, r.store, content.WithRef(ref))
 	if err != nil {
 		return d, err
@@ -153,18 +166,14 @@ func (r *reader) blob(ctx context.Context, name string, size int64, body io.Read
 	if err := writer.Truncate(0); err != nil {
 		return d, err
 	}
-	n, err := io.Copy(writer, body)
-	if err != nil {
+	if d.Size, err = io.Copy(writer, body); err != nil {
 		return d, unreadable(err)
 	}
-	if n != size {
-		return d, unreadable(io.ErrUnexpectedEOF)
+	d.Digest = writer.Digest()
+	if err := check(d); err != nil {
+		return d, err
 	}
-	d.Digest, d.Size = writer.Digest(), size
-	if expected != "" && d.Digest != expected {
-		return d, invalid(fmt.Sprintf("blob %s is damaged: its content has the digest %s", expected, d.Digest))
-	}
-	if err := writer.Commit(ctx, size, d.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
+	if err := writer.Commit(ctx, d.Size, d.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
 		return d, err
 	}
 	return d, nil
