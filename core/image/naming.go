@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -52,4 +53,15 @@ func (s *Store) keep(ctx context.Context, target ocispec.Descriptor) error {
 	}
 	_, err = s.setName(ctx, images.Image{Name: dangling + target.Digest.String(), Target: target})
 	return err
+}
+
+// labelOf is what a registry is asked for by a name: a digest or a tag.
+func labelOf(named reference.Named) string {
+	switch n := named.(type) {
+	case reference.Digested:
+		return n.Digest().String()
+	case reference.Tagged:
+		return n.Tag()
+	}
+	return "latest"
 }

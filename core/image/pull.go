@@ -118,13 +118,7 @@ func (p *pull) status(fresh bool) {
 // run pulls what the name names, and says whether the name is new or names something
 // else than before.
 func (p *pull) run(ctx context.Context) (fresh bool, err error) {
-	label := "latest"
-	switch n := p.named.(type) {
-	case reference.Digested:
-		label = n.Digest().String()
-	case reference.Tagged:
-		label = n.Tag()
-	}
+	label := labelOf(p.named)
 	target, err := p.document(ctx, label)
 	if err != nil {
 		return false, p.explain(err)

@@ -33,13 +33,7 @@ func (s *Store) AskRegistry(ctx context.Context, ref string, insecure bool, auth
 		return r, errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
 	}
 	named = reference.TagNameOnly(named)
-	label := ""
-	switch n := named.(type) {
-	case reference.Digested:
-		label = n.Digest().String()
-	case reference.Tagged:
-		label = n.Tag()
-	}
+	label := labelOf(named)
 	registries := s.Registries
 	if insecure {
 		registries = registries.Insecurely(reference.Domain(named))
