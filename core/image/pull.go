@@ -142,10 +142,11 @@ func (p *pull) run(ctx context.Context) (fresh bool, err error) {
 		return false, err
 	}
 	p.out.say(label, "Pulling from "+reference.Path(p.named))
-	if err := p.fetch(ctx, target, m); err != nil {
-		return false, p.explain(err)
+	img, err := p.fetch(ctx, manifest, m)
+	if err != nil {
+		return false, err
 	}
-	return p.finish(ctx, target)
+	return p.finish(ctx, target, img)
 }
 
 func descriptor(d v1.Descriptor) ocispec.Descriptor {
@@ -245,10 +246,10 @@ func (p *pull) usable(ctx context.Context, d ocispec.Descriptor) (ocispec.Manife
 }
 
 // fetch brings configuration and layers, several at once, and unpacks each layer as
-// soon as it is here and proven.
-func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, m ocispec.Manifest) error {
+// soon as it is here and proven. What a registry is at fault for is worded as its.
+func (p *pull) fetch(ctx context.Context, manifest ocispec.Descriptor, m ocispec.Manifest) (img *Image, err error) {
 	if err := p.hold(ctx, append(slices.Clone(m.Layers), m.Config)...); err != nil {
-		return err
+		return nil, err
 	}
 	here := make([]chan struct{}, len(m.Layers))
 	for i, layer := range m.Layers {
@@ -259,32 +260,33 @@ func (p *pull) fetch(ctx context.Context, target ocispec.Descriptor, m ocispec.M
 	group.Go(func() error {
 		err := p.fetcher.Fetch(ctx, m.Config, p.sources, func(fetch.Status) {})
 		if errors.Is(err, registry.ErrVerification) {
-			return fmt.Errorf("image config verification failed for digest %s: %w", m.Config.Digest, err)
+			err = fmt.Errorf("image config verification failed for digest %s: %w", m.Config.Digest, err)
 		}
 		if err != nil {
+			return p.explain(err)
+		}
+		// This image: an index may have one for this host here already.
+		if img, err = p.read(ctx, manifest); err != nil {
 			return err
 		}
-		return p.register(ctx, target, m, func(i int) <-chan struct{} { return here[i] })
+		return p.register(ctx, img, m, func(i int) <-chan struct{} { return here[i] })
 	})
 	for i, layer := range m.Layers {
 		group.Go(func() error {
 			if err := p.layer(ctx, layer); err != nil {
-				return err
+				return p.explain(err)
 			}
 			close(here[i])
 			return nil
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	return img, err
 }
 
 // register unpacks the layers, each when it is here.
-func (p *pull) register(ctx context.Context, target ocispec.Descriptor, m ocispec.Manifest, here func(layer int) <-chan struct{}) error {
-	img, err := p.read(ctx, target)
-	if err != nil {
-		return err
-	}
-	_, err = p.unpackArriving(ctx, *img, p.Drivers.Default(plugin.Storage), here, func(i int, status string) {
+func (p *pull) register(ctx context.Context, img *Image, m ocispec.Manifest, here func(layer int) <-chan struct{}) error {
+	_, err := p.unpackArriving(ctx, *img, p.Drivers.Default(plugin.Storage), here, func(i int, status string) {
 		p.out.say(short(m.Layers[i].Digest), status)
 	})
 	if err != nil {
@@ -312,13 +314,9 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor) error {
 	return nil
 }
 
-// finish gives the image its name.
-func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) (fresh bool, err error) {
+// finish gives the image its name, which is of the target: a manifest or an index.
+func (p *pull) finish(ctx context.Context, target ocispec.Descriptor, img *Image) (fresh bool, err error) {
 	if err := p.link(ctx, target); err != nil {
-		return false, err
-	}
-	img, err := p.read(ctx, target)
-	if err != nil {
 		return false, err
 	}
 	before, err := p.name(ctx, p.named.String(), target, map[string]string{pulled: "true"})
