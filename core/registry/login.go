@@ -28,11 +28,7 @@ func (r *Registries) Login(ctx context.Context, auth *registry.AuthConfig) error
 	if err != nil {
 		return err
 	}
-	var how []name.Option
-	if h.Insecure {
-		how = append(how, name.Insecure)
-	}
-	server, err := name.NewRegistry(host, how...)
+	server, err := name.NewRegistry(host, h.naming()...)
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}

@@ -138,15 +138,20 @@ func (r *Registries) repository(domain, path string, h Host, auth *registry.Auth
 	if err != nil {
 		return nil, err
 	}
-	var how []name.Option
-	if h.Insecure {
-		how = append(how, name.Insecure)
-	}
-	repository, err := name.NewRepository(domain+"/"+path, how...)
+	repository, err := name.NewRepository(domain+"/"+path, h.naming()...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return newRepository(repository, authenticator(auth), base, r.Silence), nil
+}
+
+// naming is how names of the registry are read: those of an insecure one allow plain
+// HTTP.
+func (h Host) naming() []name.Option {
+	if h.Insecure {
+		return []name.Option{name.Insecure}
+	}
+	return nil
 }
 
 func authenticator(auth *registry.AuthConfig) authn.Authenticator {
