@@ -26,7 +26,7 @@ import (
 )
 
 // startTimeout is how long a plugin may take from its launch until it is
-// configured, as in the engine.
+// configured. The engine has more patience, for machines that are busy.
 const startTimeout = 10 * time.Second
 
 // plug is one life of a plugin.
