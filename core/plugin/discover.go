@@ -59,25 +59,34 @@ func discover(dirs []string) ([]found, error) {
 	return plugins, errors.Join(problems...)
 }
 
-// inspect reads a plugin's manifest and checks everything that must hold before
-// its executable may run. It answers the executable's digest.
-func inspect(f found) (Manifest, string, error) {
+// readManifest reads a plugin's manifest, if only root can have put it there.
+func readManifest(f found) (Manifest, error) {
 	for _, path := range []string{f.dir, f.path, f.manifest()} {
 		if err := trusted(path); err != nil {
-			return Manifest{}, "", err
+			return Manifest{}, err
 		}
 	}
 	data, err := os.ReadFile(f.manifest())
 	if err != nil {
-		return Manifest{}, "", fmt.Errorf("reading manifest: %w", err)
+		return Manifest{}, fmt.Errorf("reading manifest: %w", err)
 	}
 	m, err := ParseManifest(data)
 	if err != nil {
-		return Manifest{}, "", fmt.Errorf("manifest %s: %w", f.manifest(), err)
+		return Manifest{}, fmt.Errorf("manifest %s: %w", f.manifest(), err)
 	}
 	if m.Name != f.name() {
-		return Manifest{}, "", fmt.Errorf("manifest %s is for %s, not for %s: %w",
+		return Manifest{}, fmt.Errorf("manifest %s is for %s, not for %s: %w",
 			f.manifest(), m.Name, f.name(), errdefs.ErrInvalidArgument)
+	}
+	return m, nil
+}
+
+// inspect reads a plugin's manifest and checks everything that must hold before
+// its executable may run. It answers the executable's digest.
+func inspect(f found) (Manifest, string, error) {
+	m, err := readManifest(f)
+	if err != nil {
+		return Manifest{}, "", err
 	}
 	sum, err := digest(f.path)
 	if err != nil {

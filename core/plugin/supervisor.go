@@ -109,8 +109,14 @@ func (s *supervised) run(ctx context.Context) {
 // idle waits for the first call of a plugin that is started on demand. What is
 // wrong with its files is found at its launch.
 func (s *supervised) idle(ctx context.Context) {
+	if s.report().Default || s.hasState() {
+		return
+	}
+	if m, err := readManifest(s.found); err != nil || !m.OnDemand {
+		return
+	}
 	m, sum, err := inspect(s.found)
-	if err != nil || !m.OnDemand || s.status.Default || s.hasState() {
+	if err != nil {
 		return
 	}
 	s.change(func(st *Status) { st.State, st.Version, st.SHA256 = StateIdle, m.Version, sum })
