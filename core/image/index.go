@@ -129,7 +129,7 @@ func (s *Store) platformManifest(ctx context.Context, target ocispec.Descriptor)
 		return target, err
 	}
 	candidates := slices.DeleteFunc(list.Manifests, func(d ocispec.Descriptor) bool {
-		if !images.IsManifestType(d.MediaType) || d.Annotations["vnd.docker.reference.type"] != "" {
+		if !isImage(d) {
 			return true
 		}
 		_, err := s.content.Info(ctx, d.Digest)
@@ -139,6 +139,12 @@ func (s *Store) platformManifest(ctx context.Context, target ocispec.Descriptor)
 		return target, fmt.Errorf("no manifest of %s is here: %w", target.Digest, errdefs.ErrNotFound)
 	}
 	return choose(candidates, platforms.Default()), nil
+}
+
+// isImage says whether an entry of an index is an image, and not another index or
+// what builders say about one (attestations).
+func isImage(d ocispec.Descriptor) bool {
+	return images.IsManifestType(d.MediaType) && d.Annotations["vnd.docker.reference.type"] == ""
 }
 
 // choose is the best of manifests for a platform, or the first if none fits.

@@ -132,7 +132,7 @@ func (s *Store) ofPlatform(ctx context.Context, target ocispec.Descriptor, platf
 		candidates = list.Manifests
 	}
 	for _, d := range candidates {
-		if !images.IsManifestType(d.MediaType) || d.Annotations["vnd.docker.reference.type"] != "" || d.Platform != nil && !matcher.Match(*d.Platform) {
+		if !isImage(d) || d.Platform != nil && !matcher.Match(*d.Platform) {
 			continue
 		}
 		if missing, err := s.missing(ctx, d); errdefs.IsNotFound(err) || err == nil && missing != nil {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -155,7 +154,7 @@ func (p *push) target(ctx context.Context, record images.Image) (ocispec.Descrip
 	}
 	target, err := p.ofPlatform(ctx, record.Target, *p.platform)
 	if errdefs.IsNotFound(err) {
-		return target, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("image with reference %s was found but does not provide the specified platform (%s)", record.Name, platforms.FormatAll(*p.platform)))
+		return target, withoutPlatform(record.Name, *p.platform)
 	}
 	return target, err
 }

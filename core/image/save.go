@@ -162,7 +162,7 @@ func (s *Store) platformsHere(ctx context.Context, target ocispec.Descriptor) (n
 		return 0, err
 	}
 	for _, d := range list.Manifests {
-		if !images.IsManifestType(d.MediaType) || d.Annotations["vnd.docker.reference.type"] != "" {
+		if !isImage(d) {
 			continue
 		}
 		missing, err := s.missing(ctx, d)

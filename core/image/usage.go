@@ -60,8 +60,8 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 		usage.Total += status.Offset
 	}
 	chains := map[string][]digest.Digest{} // images by snapshot
-	for target, img := range s.targets() {
-		if err := s.count(ctx, target, img.ID, parts); err != nil {
+	for _, img := range s.targets() {
+		if err := s.count(ctx, img, parts); err != nil {
 			return usage, err
 		}
 		usage.Images[img.ID] = Sizes{}
@@ -96,17 +96,13 @@ func (s *Store) targets() map[digest.Digest]*Image {
 }
 
 // count notes which blobs an image needs.
-func (s *Store) count(ctx context.Context, target, id digest.Digest, parts map[string]*part) error {
-	img := s.targets()[target]
-	if img == nil {
-		return nil // removed meanwhile
-	}
+func (s *Store) count(ctx context.Context, img *Image, parts map[string]*part) error {
 	err := images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		p := parts[d.Digest.String()]
 		if p == nil {
 			return nil, images.ErrSkipDesc // of a platform that is not here
 		}
-		p.users[id] = true
+		p.users[img.ID] = true
 		children, err := images.Children(ctx, s.content, d)
 		if errdefs.IsNotFound(err) {
 			return nil, images.ErrSkipDesc
@@ -114,7 +110,7 @@ func (s *Store) count(ctx context.Context, target, id digest.Digest, parts map[s
 		return children, err
 	}), img.Target)
 	if err != nil {
-		return fmt.Errorf("measuring image %s: %w", id, err)
+		return fmt.Errorf("measuring image %s: %w", img.ID, err)
 	}
 	return nil
 }
