@@ -149,7 +149,14 @@ func (l *download) once(source *registry.Repository) (pieces int, err error) {
 	if err != nil {
 		return 0, errStore{fmt.Errorf("opening the content store: %w", err)}
 	}
-	b := &blob{download: l, source: source, Writer: w}
+	status, err := w.Status()
+	if err != nil {
+		return 0, errors.Join(errStore{err}, w.Close())
+	}
+	b := &blob{download: l, source: source, Writer: w, offset: status.Offset}
+	if b.offset > 0 {
+		b.pieces++
+	}
 	defer func() {
 		if closed := w.Close(); err == nil && closed != nil {
 			err = errStore{closed}
@@ -161,14 +168,6 @@ func (l *download) once(source *registry.Repository) (pieces int, err error) {
 		}
 		pieces = b.pieces
 	}()
-	status, err := w.Status()
-	if err != nil {
-		return 0, errStore{err}
-	}
-	b.offset = status.Offset
-	if b.offset > 0 {
-		b.pieces++
-	}
 	if err := b.bring(); err != nil {
 		return 0, err
 	}
@@ -192,10 +191,10 @@ type blob struct {
 	pieces int // that the content is made of
 }
 
-// useless says whether what is here must not be gone on from: it is wrong, or there
-// is no room for it.
+// useless says whether after a failure what is here is not to be gone on from: it is
+// nothing, it is wrong, or there is no room for it.
 func (b *blob) useless(err error) bool {
-	return errors.Is(err, registry.ErrVerification) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return err != nil && b.offset == 0 || errors.Is(err, registry.ErrVerification) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // bring attempts until all bytes are here.
