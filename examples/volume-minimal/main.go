@@ -25,10 +25,7 @@ func main() {
 }
 
 func (d *driver) Create(ctx context.Context, name string, options, _ map[string]string) (volume.Volume, error) {
-	for option := range options {
-		return volume.Volume{}, fmt.Errorf("volume option %q: %w", option, errdefs.ErrInvalidArgument)
-	}
-	if err := volume.CheckName(name); err != nil {
+	if err := cmp.Or(volume.NoOptions(options), volume.CheckName(name)); err != nil {
 		return volume.Volume{}, err
 	}
 	made := os.Mkdir(filepath.Join(d.Root, name), 0o755)
@@ -55,11 +52,10 @@ func (d *driver) List(context.Context) (vs []volume.Volume, err error) {
 }
 
 func (d *driver) Remove(ctx context.Context, name string) error {
-	v, err := d.Get(ctx, name)
-	if err := cmp.Or(err, d.InUse(name)); err != nil {
-		return err
-	}
-	return os.RemoveAll(v.Mountpoint)
+	return d.RemoveUnused(name, func() error {
+		v, err := d.Get(ctx, name)
+		return cmp.Or(err, os.RemoveAll(v.Mountpoint)) // of an unknown one: of nothing
+	})
 }
 
 func (d *driver) Mount(ctx context.Context, name, consumer string) (mount.Mount, error) {

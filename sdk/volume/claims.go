@@ -12,8 +12,9 @@ import (
 // Reconcile; it forgets everything with the process, and the engine's Reconcile
 // after every start brings it up to date. The zero value is ready to use.
 type Claims struct {
-	mu    sync.Mutex
-	valid map[Claim]struct{}
+	mu       sync.Mutex
+	valid    map[Claim]struct{}
+	removing sync.Mutex
 }
 
 // Claim notes that a consumer uses a volume.
@@ -36,6 +37,18 @@ func (c *Claims) InUse(name string) error {
 		}
 	}
 	return nil
+}
+
+// RemoveUnused calls fn, which removes a volume or fails because there is none, unless
+// the volume is in use: see InUse. Of several calls at once one is made after the
+// other, so that one removes the volume and the others find none.
+func (c *Claims) RemoveUnused(name string, fn func() error) error {
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	if err := c.InUse(name); err != nil {
+		return err
+	}
+	return fn()
 }
 
 // Unmount implements [Driver] for drivers whose mounts need no undoing.
