@@ -15,40 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/storage"
+	"github.com/davit-engine/davit/sdk/storage/snapdir"
 )
-
-// Usage implements storage.Driver. Hard links are counted once.
-func (d *Driver) Usage(ctx context.Context, key string) (storage.Usage, error) {
-	s, err := d.find(key)
-	if err != nil {
-		return storage.Usage{}, err
-	}
-	var usage storage.Usage
-	seen := map[uint64]bool{}
-	err = filepath.WalkDir(d.content(s.Number), func(_ string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return ignoreMissing(err)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return ignoreMissing(err)
-		}
-		st := info.Sys().(*syscall.Stat_t)
-		if st.Nlink > 1 && !entry.IsDir() {
-			if seen[st.Ino] {
-				return nil
-			}
-			seen[st.Ino] = true
-		}
-		usage.Inodes++
-		usage.Size += st.Blocks * 512
-		return nil
-	})
-	return usage, err
-}
 
 // ignoreMissing lets a walk go on where a container has deleted something.
 func ignoreMissing(err error) error {
@@ -61,14 +29,14 @@ func ignoreMissing(err error) error {
 // Diff implements storage.Differ: it reads the upper directory, where overlayfs
 // keeps what was written, with whiteouts for what was deleted.
 func (d *Driver) Diff(ctx context.Context, key string, fn func(storage.Change) error) error {
-	s, err := d.find(key)
+	s, err := d.Find(ctx, key)
 	if err != nil {
 		return err
 	}
 	if s.Kind == storage.KindView {
 		return fmt.Errorf("snapshot %q is a view: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	upper := d.content(s.Number)
+	upper := d.Tree(s.Number)
 	return filepath.WalkDir(upper, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
@@ -111,7 +79,7 @@ func alone(upper, name string) bool {
 
 // hidden reports what parents have in a directory that stands alone, and that is
 // not there any more.
-func (d *Driver) hidden(s snapshot, upper, name string, fn func(storage.Change) error) error {
+func (d *Driver) hidden(s snapdir.Snapshot, upper, name string, fn func(storage.Change) error) error {
 	names, err := d.listBelow(s, name)
 	if err != nil {
 		return err
@@ -128,10 +96,10 @@ func (d *Driver) hidden(s snapshot, upper, name string, fn func(storage.Change) 
 }
 
 // listBelow answers, in order, what a directory holds in the parents together.
-func (d *Driver) listBelow(s snapshot, name string) ([]string, error) {
+func (d *Driver) listBelow(s snapdir.Snapshot, name string) ([]string, error) {
 	seen := map[string]bool{} // the topmost parent decides: false is deleted
 	for _, n := range s.Chain {
-		path := filepath.Join(d.content(n), name)
+		path := filepath.Join(d.Tree(n), name)
 		info, err := os.Lstat(path)
 		if err != nil {
 			if d.covers(n, name) {
@@ -172,9 +140,9 @@ func whiteout(info fs.FileInfo) bool {
 
 // below says whether one of the parents has the path: the topmost that says
 // anything about it decides.
-func (d *Driver) below(s snapshot, name string) bool {
+func (d *Driver) below(s snapdir.Snapshot, name string) bool {
 	for _, n := range s.Chain {
-		info, err := os.Lstat(filepath.Join(d.content(n), name))
+		info, err := os.Lstat(filepath.Join(d.Tree(n), name))
 		if err == nil {
 			return !whiteout(info)
 		}
@@ -189,7 +157,7 @@ func (d *Driver) below(s snapshot, name string) bool {
 // further down: a directory that is opaque or deleted, or no directory at all.
 func (d *Driver) covers(number int, name string) bool {
 	for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
-		path := filepath.Join(d.content(number), dir)
+		path := filepath.Join(d.Tree(number), dir)
 		if info, err := os.Lstat(path); err == nil && (!info.IsDir() || opaque(path)) {
 			return true
 		}

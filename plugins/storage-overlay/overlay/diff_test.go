@@ -188,7 +188,7 @@ func TestUsageCountsAHardLinkOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upper := d.content(number(t, d, "active"))
+	upper := d.Tree(number(t, d, "active"))
 	want := storage.Usage{Inodes: 4, Size: blocks(t, upper, ".", "dir", "dir/file", "large")}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)

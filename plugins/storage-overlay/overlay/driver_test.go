@@ -241,7 +241,6 @@ func TestOfManyWhoWantAKeyOneGetsIt(t *testing.T) {
 }
 
 func TestASnapshotIsCommittedOnce(t *testing.T) {
-	t.Skip("bug: while Commit writes a snapshot to the disk, another Commit of it begins, and both succeed: two names of one directory")
 	d := open(t, t.TempDir())
 	prepare(t, d, "key", "")
 	won := race(t, 16, func(ctx context.Context, n int) error { return d.Commit(ctx, fmt.Sprint("name", n), "key", nil) })

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/davit-engine/davit/sdk/storage"
+	"github.com/davit-engine/davit/sdk/storage/snapdir"
 )
 
 func TestWhatWasMadeIsThereAfterARestart(t *testing.T) {
@@ -61,7 +62,7 @@ func TestWhatWasMadeIsThereAfterARestart(t *testing.T) {
 // number is the directory of a snapshot.
 func number(t *testing.T, d *Driver, key string) int {
 	t.Helper()
-	s, err := d.find(key)
+	s, err := d.Find(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,15 +83,15 @@ func TestWhatACrashLeftHalfMadeIsGone(t *testing.T) {
 			layer(t, d, "base", "", nil)
 			prepare(t, d, "half", "base")
 			n := number(t, d, "half")
-			write(t, d.content(n), "file")
-			if err := left(filepath.Join(d.number(n), recordName)); err != nil {
+			write(t, d.Tree(n), "file")
+			if err := left(filepath.Join(d.Dir(n), snapdir.RecordName)); err != nil {
 				t.Fatal(err)
 			}
 			again := open(t, root)
 			if _, err := again.Stat(t.Context(), "half"); !errdefs.IsNotFound(err) {
 				t.Errorf("the half-made snapshot: %v", err)
 			}
-			if _, err := os.Stat(d.number(n)); !os.IsNotExist(err) {
+			if _, err := os.Stat(d.Dir(n)); !os.IsNotExist(err) {
 				t.Errorf("its directory is left: %v", err)
 			}
 			prepare(t, again, "half", "base") // the key is free
@@ -107,7 +108,7 @@ func TestACommitThatWasCutOffAfterItsRecordIsDone(t *testing.T) {
 	root := t.TempDir()
 	d := open(t, root)
 	layer(t, d, "base", "", nil)
-	work := filepath.Join(d.number(number(t, d, "base")), "work")
+	work := filepath.Join(d.Dir(number(t, d, "base")), "work")
 	if err := os.MkdirAll(filepath.Join(work, "work"), 0o711); err != nil {
 		t.Fatal(err)
 	}
@@ -125,13 +126,13 @@ func TestACorruptRecordStopsTheStartRatherThanLosingData(t *testing.T) {
 	d := open(t, root)
 	layer(t, d, "base", "", func(dir string) { write(t, dir, "file") })
 	n := number(t, d, "base")
-	if err := os.WriteFile(filepath.Join(d.number(n), recordName), []byte(`{"Name": "ba`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.Dir(n), snapdir.RecordName), []byte(`{"Name": "ba`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := New(root, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "snapshot 1") {
 		t.Errorf("%v", err)
 	}
-	if _, err := os.Stat(filepath.Join(d.content(n), "file")); err != nil {
+	if _, err := os.Stat(filepath.Join(d.Tree(n), "file")); err != nil {
 		t.Error(err)
 	}
 }
@@ -140,13 +141,13 @@ func TestWhatIsRemovedIsDeleted(t *testing.T) {
 	root := t.TempDir()
 	d := open(t, root)
 	prepare(t, d, "key", "")
-	write(t, d.content(number(t, d, "key")), "a/b/c", "d")
+	write(t, d.Tree(number(t, d, "key")), "a/b/c", "d")
 	if err := d.Remove(t.Context(), "key"); err != nil {
 		t.Fatal(err)
 	}
 	// What an earlier process renamed but did not come to delete.
-	write(t, d.dir("trash", "77"), "fs/file")
-	if _, err := os.ReadDir(d.dir("s")); err != nil {
+	write(t, filepath.Join(root, "trash", "77"), "fs/file")
+	if _, err := os.ReadDir(filepath.Join(root, "s")); err != nil {
 		t.Fatal(err)
 	}
 	next, err := New(root, hclog.NewNullLogger())
@@ -159,7 +160,7 @@ func TestWhatIsRemovedIsDeleted(t *testing.T) {
 	}
 	next.Close()
 	for dir, want := range map[string]int{"trash": 0, "s": 1} {
-		left, err := os.ReadDir(d.dir(dir))
+		left, err := os.ReadDir(filepath.Join(root, dir))
 		if err != nil || len(left) != want {
 			t.Errorf("%s: %v, %v", dir, left, err)
 		}
