@@ -43,6 +43,7 @@ type Config struct {
 	Network    Network             `toml:"network"`
 	Images     Images              `toml:"images"`
 	Registries map[string]Registry `toml:"registries"`
+	Policies   []Policy            `toml:"policies"`
 }
 
 // What makes containers' cgroups: davit itself, or systemd as scope units.
@@ -117,6 +118,14 @@ type Registry struct {
 	CA         string   `toml:"ca"`
 	ClientCert string   `toml:"client_cert"`
 	ClientKey  string   `toml:"client_key"`
+}
+
+// Policy is what images must be to come in from the repositories below a name.
+type Policy struct {
+	Match    string   `toml:"match"`
+	Accept   string   `toml:"accept"`
+	Keys     []string `toml:"keys"`
+	SignedAs string   `toml:"signed_as"`
 }
 
 // Default is the configuration without a file.

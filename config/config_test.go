@@ -35,6 +35,7 @@ func TestDefaultFileShowsEveryKey(t *testing.T) {
 		"start_timeout", "call_timeout", "[plugins.config.", "[logs]", "max_size", "max_file", "[network]", "netns_pool",
 		"resolv_conf", "dns =", "dns_search", "dns_options", "[images]", "max_concurrent_downloads",
 		"max_download_attempts", "registry_timeout", "certs_dir", "[registries.", "mirrors", "blocked", "insecure", "ca", "client_cert", "client_key",
+		"[[policies]]", "match", "accept", "keys", "signed_as",
 	} {
 		if !strings.Contains(string(data), "\n"+key) && !strings.Contains(string(data), "\n#"+key) {
 			t.Errorf("%s is not in the default file", key)
@@ -93,6 +94,14 @@ client_cert = "/cert"
 client_key = "/key"
 [registries."*"]
 blocked = true
+[[policies]]
+match = "docker.io/library"
+accept = "signed"
+keys = ["/k.pem"]
+signed_as = "r.example/official"
+[[policies]]
+match = "*"
+accept = "reject"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -115,6 +124,10 @@ blocked = true
 			"docker.io":      {Mirrors: []string{"m.example:5000", "http://n.example/cache"}, CA: "/ca", ClientCert: "/cert", ClientKey: "/key"},
 			"*":              {Blocked: true},
 		},
+		Policies: []Policy{
+			{Match: "docker.io/library", Accept: "signed", Keys: []string{"/k.pem"}, SignedAs: "r.example/official"},
+			{Match: "*", Accept: "reject"},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -129,37 +142,50 @@ blocked = true
 
 func TestMistakesAreExplained(t *testing.T) {
 	for text, want := range map[string]string{
-		"\n\nrot = \"/x\"":                                        `f.toml:3:1: unknown key "rot"; did you mean "root"?`,
-		"[plugins]\ndris = []":                                    `f.toml:2:1: unknown key "plugins.dris"; did you mean "plugins.dirs"?`,
-		"max_file = 3":                                            `did you mean "logs.max_file"?`,
-		"[network]\nfrobnicate_everything = true":                 `known keys: netns_pool, resolv_conf, dns, dns_search, dns_options`,
-		"root = 5":                                                `f.toml:1:8: key "root"`,
-		"root = [":                                                `f.toml:1`,
-		"[plugins]\nstart_timeout = \"soon\"":                     `"soon" is not a duration`,
-		"[logs]\nmax_size = \"big\"":                              `"big" is not a size`,
-		"root = \"var\"":                                          `f.toml: root = "var": must be an absolute path`,
-		"log_level = \"loud\"":                                    `none of trace, debug, info, warn, error`,
-		"listen = []":                                             `at least one address`,
-		"listen = [\"http://x\"]":                                 `neither unix:///PATH nor fd://`,
-		"listen = [\"tcp://127.0.0.1:2375\"]":                     `davit does not serve TCP`,
-		"cgroup_parent = \"davit\"":                               `must be a path such as "/davit"`,
-		"[network]\ndns = [\"dns.example\"]":                      `"dns.example" is not an IP address`,
-		"[network]\nresolv_conf = \"x\"":                          `must be an absolute path`,
-		"[network]\ndns_search = [\"a b\"]":                       `network.dns_search: "a b" is not one word`,
-		"[network]\ndns_options = [\"\"]":                         `network.dns_options: "" is not one word`,
-		"[logs]\nmax_file = 0":                                    `must be at least 1`,
-		"[defaults]\nvolume = \"\"":                               `defaults.volume = "": must be the name of a driver`,
-		"[registries.\"https://x\"]\ninsecure=true":               `must be HOST or HOST:PORT`,
-		"[registries.\"x\"]\nmirrors=[\"ftp://y\"]":               `registries."x".mirrors: "ftp://y" must be HOST[:PORT][/PREFIX]`,
-		"[registries.\"x\"]\nmirrors=[\"\"]":                      `registries."x".mirrors: "" must be HOST[:PORT][/PREFIX]`,
-		"[registries.\"x\"]\nmirrors=[\"y\"]\nblocked=true":       `a blocked registry has no use for mirrors`,
-		"[registries.\"x\"]\nclient_cert=\"/y\"":                  `client_cert and client_key need each other`,
-		"[registries.\"x\"]\nca=\"y\"":                            `registries."x".ca = "y": must be an absolute path`,
-		"[registries.\"*\"]\nmirrors=[\"y\"]":                     `have no mirrors and certificates in common`,
-		"[images]\nmax_concurrent_downloads=0":                    `images.max_concurrent_downloads = 0: must be at least 1`,
-		"[images]\nmax_download_attempts=0":                       `images.max_download_attempts = 0: must be at least 1`,
-		"[images]\nregistry_timeout=\"1ms\"":                      `must be at least 1s`,
-		"run = \"/" + strings.Repeat("x", 80) + "\"":              `81 characters are too many`,
+		"\n\nrot = \"/x\"":                                                       `f.toml:3:1: unknown key "rot"; did you mean "root"?`,
+		"[plugins]\ndris = []":                                                   `f.toml:2:1: unknown key "plugins.dris"; did you mean "plugins.dirs"?`,
+		"max_file = 3":                                                           `did you mean "logs.max_file"?`,
+		"[network]\nfrobnicate_everything = true":                                `known keys: netns_pool, resolv_conf, dns, dns_search, dns_options`,
+		"root = 5":                                                               `f.toml:1:8: key "root"`,
+		"root = [":                                                               `f.toml:1`,
+		"[plugins]\nstart_timeout = \"soon\"":                                    `"soon" is not a duration`,
+		"[logs]\nmax_size = \"big\"":                                             `"big" is not a size`,
+		"root = \"var\"":                                                         `f.toml: root = "var": must be an absolute path`,
+		"log_level = \"loud\"":                                                   `none of trace, debug, info, warn, error`,
+		"listen = []":                                                            `at least one address`,
+		"listen = [\"http://x\"]":                                                `neither unix:///PATH nor fd://`,
+		"listen = [\"tcp://127.0.0.1:2375\"]":                                    `davit does not serve TCP`,
+		"cgroup_parent = \"davit\"":                                              `must be a path such as "/davit"`,
+		"[network]\ndns = [\"dns.example\"]":                                     `"dns.example" is not an IP address`,
+		"[network]\nresolv_conf = \"x\"":                                         `must be an absolute path`,
+		"[network]\ndns_search = [\"a b\"]":                                      `network.dns_search: "a b" is not one word`,
+		"[network]\ndns_options = [\"\"]":                                        `network.dns_options: "" is not one word`,
+		"[logs]\nmax_file = 0":                                                   `must be at least 1`,
+		"[defaults]\nvolume = \"\"":                                              `defaults.volume = "": must be the name of a driver`,
+		"[registries.\"https://x\"]\ninsecure=true":                              `must be HOST or HOST:PORT`,
+		"[registries.\"x\"]\nmirrors=[\"ftp://y\"]":                              `registries."x".mirrors: "ftp://y" must be HOST[:PORT][/PREFIX]`,
+		"[registries.\"x\"]\nmirrors=[\"\"]":                                     `registries."x".mirrors: "" must be HOST[:PORT][/PREFIX]`,
+		"[registries.\"x\"]\nmirrors=[\"y\"]\nblocked=true":                      `a blocked registry has no use for mirrors`,
+		"[registries.\"x\"]\nclient_cert=\"/y\"":                                 `client_cert and client_key need each other`,
+		"[registries.\"x\"]\nca=\"y\"":                                           `registries."x".ca = "y": must be an absolute path`,
+		"[registries.\"*\"]\nmirrors=[\"y\"]":                                    `have no mirrors and certificates in common`,
+		"[images]\nmax_concurrent_downloads=0":                                   `images.max_concurrent_downloads = 0: must be at least 1`,
+		"[images]\nmax_download_attempts=0":                                      `images.max_download_attempts = 0: must be at least 1`,
+		"[images]\nregistry_timeout=\"1ms\"":                                     `must be at least 1s`,
+		"run = \"/" + strings.Repeat("x", 80) + "\"":                             `81 characters are too many`,
+		"[[policies]]\nmatch=\"*\"\nacept=\"any\"":                               `f.toml:3:1: unknown key "policies.acept"; did you mean "policies.accept"?`,
+		"[[policies]]\nmatch=\"debian\"\naccept=\"any\"":                         `policy 1: match = "debian": must begin with the registry in full, such as docker.io/, or one of *, archive:`,
+		"[[policies]]\nmatch=\"x.io/a:1\"\naccept=\"any\"":                       `must be HOST[:PORT][/PATH]`,
+		"[[policies]]\naccept=\"any\"":                                           `policy 1: match = "": must be HOST[:PORT][/PATH]`,
+		"[[policies]]\nmatch=\"index.docker.io\"\naccept=\"any\"":                `such as docker.io/`,
+		"[[policies]]\nmatch=\"X.io\"\naccept=\"any\"":                           `must be in lower case`,
+		"[[policies]]\nmatch=\"*\"":                                              `policy 1: accept = "": is none of any, digest, signed, reject`,
+		"[[policies]]\nmatch=\"*\"\naccept=\"signed\"":                           `accept = "signed" needs keys`,
+		"[[policies]]\nmatch=\"*\"\naccept=\"any\"\nkeys=[\"/k\"]":               `keys and signed_as are for accept = "signed" only`,
+		"[[policies]]\nmatch=\"x.io\"\naccept=\"signed\"\nkeys=[\"k.pem\"]":      `policy 1: keys: "k.pem" must be an absolute path`,
+		"[[policies]]\nmatch=\"archive:\"\naccept=\"signed\"\nkeys=[\"/k.pem\"]": `archives have neither digests`,
+		"[[policies]]\nmatch=\"*\"\naccept=\"signed\"\nkeys=[\"/k\"]\nsigned_as=\"x.io\"":      `signed_as needs a match that is a repository`,
+		"[[policies]]\nmatch=\"*\"\naccept=\"any\"\n[[policies]]\nmatch=\"*\"\naccept=\"any\"": `policy 2: policy 1 has match = "*", too`,
 		"cgroup_driver = \"x\"":                                   `none of cgroupfs, systemd`,
 		"cgroup_driver = \"systemd\"\ncgroup_parent = \"/davit\"": `cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`,
 	} {

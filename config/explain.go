@@ -69,8 +69,12 @@ func keys(t reflect.Type, prefix string) []string {
 	for field := range t.Fields() {
 		name := prefix + field.Tag.Get("toml")
 		out = append(out, name)
-		if field.Type.Kind() == reflect.Struct {
-			out = append(out, keys(field.Type, name+".")...)
+		table := field.Type
+		if table.Kind() == reflect.Slice {
+			table = table.Elem() // each of its entries is one
+		}
+		if table.Kind() == reflect.Struct {
+			out = append(out, keys(table, name+".")...)
 		}
 	}
 	return out

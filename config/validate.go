@@ -110,6 +110,7 @@ func (c Config) Validate() error {
 	for name, r := range c.Registries {
 		problems = append(problems, r.problems(name)...)
 	}
+	problems = append(problems, policyProblems(c.Policies)...)
 	return errors.Join(problems...)
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/image/fetch"
 	"github.com/davit-engine/davit/core/image/unpack"
+	"github.com/davit-engine/davit/core/image/verify"
 	"github.com/davit-engine/davit/core/network"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/registry"
@@ -110,6 +111,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 	images, err := image.Open(ctx, image.Options{
 		Root: filepath.Join(c.Root, "images"), Drivers: plugins, Registries: registries,
 		Downloads: fetch.Options{Parallel: c.Images.MaxConcurrentDownloads, Attempts: c.Images.MaxDownloadAttempts},
+		Policy:    policy(c),
 		Layers:    unpack.Limits{Size: int64(c.Images.MaxLayerSize), Entries: c.Images.MaxLayerEntries, Depth: c.Images.MaxPathDepth},
 		Emit:      bus.Emit, Log: log,
 	})
@@ -200,6 +202,13 @@ func registryOptions(c config.Config) registry.Options {
 		o.Hosts[name] = registry.Host{Mirrors: r.Mirrors, Blocked: r.Blocked, Insecure: r.Insecure, CA: r.CA, Cert: r.ClientCert, Key: r.ClientKey}
 	}
 	return o
+}
+
+func policy(c config.Config) (p verify.Policy) {
+	for _, r := range c.Policies {
+		p.Rules = append(p.Rules, verify.Rule{Match: r.Match, Accept: verify.Accept(r.Accept), Keys: r.Keys, SignedAs: r.SignedAs})
+	}
+	return p
 }
 
 func overrides(c config.Config) resolvconf.Overrides {

@@ -33,6 +33,9 @@ func (s *Store) Import(ctx context.Context, o ImportOptions, in io.Reader, out f
 	if err != nil {
 		return err
 	}
+	if err := s.Policy.Archive(); err != nil {
+		return err
+	}
 	config := dockerspec.DockerOCIImage{}
 	config.Architecture, config.OS = runtime.GOARCH, "linux"
 	if o.Platform != "" {

@@ -22,6 +22,9 @@ import (
 // compressed or not; with a platform only that of each. An image is unpacked and so
 // proven before it is named.
 func (s *Store) Load(ctx context.Context, in io.Reader, platform *ocispec.Platform, out func(jsonstream.Message) error) (err error) {
+	if err := s.Policy.Archive(); err != nil {
+		return err
+	}
 	ctx, done, err := s.leased(ctx)
 	if err != nil {
 		return err

@@ -3,10 +3,10 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -21,13 +21,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/davit-engine/davit/core/image/fetch"
+	"github.com/davit-engine/davit/core/image/verify"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/registry"
 )
-
-// manifestTries is how often a manifest is asked for, with short breaks: nothing has
-// been said to the client yet, which waits.
-const manifestTries = 3
 
 // Pull fetches an image from its registry, for one platform (empty: the host's),
 // and unpacks it with the default storage driver. The name is set when everything
@@ -51,6 +48,9 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *mobyregist
 	}
 	defer done()
 	if p.sources, err = s.Registries.ForPull(p.named, auth); err != nil {
+		return err
+	}
+	if err := s.Policy.BeforeAsking(named); err != nil {
 		return err
 	}
 	if reference.IsNameOnly(named) {
@@ -119,23 +119,26 @@ func (p *pull) status(fresh bool) {
 // else than before.
 func (p *pull) run(ctx context.Context) (fresh bool, err error) {
 	label := labelOf(p.named)
-	target, err := p.document(ctx, label)
+	target, body, err := p.ask(ctx, label)
 	if err != nil {
 		return false, p.explain(err)
 	}
 	manifest := target
 	if images.IsIndexType(target.MediaType) {
-		if manifest, err = p.choose(ctx, target); err != nil {
+		if manifest, err = p.choose(target, body); err != nil {
 			return false, err
 		}
-		found, err := p.document(ctx, manifest.Digest.String())
-		switch {
-		case err != nil:
-			return false, p.explain(err)
-		case found.Size != manifest.Size:
-			return false, fmt.Errorf("manifest %s has %d bytes, and %d by its index: %w", found.Digest, found.Size, manifest.Size, registry.ErrVerification)
+	}
+	if err := p.accepted(ctx, target, manifest); err != nil {
+		return false, err
+	}
+	if err := p.write(ctx, target, bytes.NewReader(body)); err != nil {
+		return false, err
+	}
+	if manifest.Digest != target.Digest {
+		if manifest, err = p.ofIndex(ctx, manifest); err != nil {
+			return false, err
 		}
-		manifest.MediaType = found.MediaType
 	}
 	m, err := p.usable(ctx, manifest)
 	if err != nil {
@@ -153,47 +156,29 @@ func descriptor(d v1.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: string(d.MediaType), Digest: digest.Digest(d.Digest.String()), Size: d.Size}
 }
 
-// document brings a manifest or index from the first source that has it, which is
-// the first to be asked for its blobs then.
-func (p *pull) document(ctx context.Context, ref string) (ocispec.Descriptor, error) {
-	var failed error
+// ask asks for a manifest or index, and answers that of the first source that has it,
+// which is the first to be asked for its blobs then.
+func (p *pull) ask(ctx context.Context, ref string) (d ocispec.Descriptor, body []byte, err error) {
 	for i, source := range p.sources {
-		body, d, err := p.patiently(ctx, source, ref)
-		if err == nil {
+		if body, d, err = (patient{source}).Manifest(ctx, ref); err == nil {
 			p.sources = p.sources[i:]
-			return d, p.write(ctx, d, bytes.NewReader(body))
+			return d, body, nil
 		}
 		if ctx.Err() != nil {
-			return d, err
+			break
 		}
 		if i < len(p.sources)-1 {
 			p.Log.Info("a mirror does not have an image: the next is asked", "mirror", source.String(), "reference", ref, "error", err)
 		}
-		failed = err // the registry itself is the last
 	}
-	return ocispec.Descriptor{}, failed
+	return d, nil, err // of the registry itself, which is the last
 }
 
-func (p *pull) patiently(ctx context.Context, source *registry.Repository, ref string) (body []byte, d ocispec.Descriptor, err error) {
-	for try := range manifestTries {
-		body, d, err = source.Manifest(ctx, ref)
-		if err == nil || try == manifestTries-1 || !registry.MayPass(err) || isAbsent(err) || registry.RetryAfter(err) > time.Second {
-			break
-		}
-		select {
-		case <-time.After(max(registry.RetryAfter(err), 100*time.Millisecond<<(2*try))):
-		case <-ctx.Done():
-			return nil, d, context.Cause(ctx)
-		}
-	}
-	return body, d, err
-}
-
-// choose picks the manifest for the platform from an index that is here.
-func (p *pull) choose(ctx context.Context, target ocispec.Descriptor) (ocispec.Descriptor, error) {
+// choose picks the manifest for the platform from an index.
+func (p *pull) choose(target ocispec.Descriptor, body []byte) (ocispec.Descriptor, error) {
 	var list ocispec.Index
-	if err := p.readJSON(ctx, target, &list); err != nil {
-		return target, err
+	if err := json.Unmarshal(body, &list); err != nil {
+		return target, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("index %s: %v", target.Digest, err))
 	}
 	fits := slices.DeleteFunc(list.Manifests, func(d ocispec.Descriptor) bool {
 		return d.Platform == nil || !p.matcher.Match(*d.Platform)
@@ -206,6 +191,38 @@ func (p *pull) choose(ctx context.Context, target ocispec.Descriptor) (ocispec.D
 		return target, errdefs.ErrNotImplemented.WithMessage("an index within an index is not supported")
 	}
 	return chosen, registry.CheckDescriptor(chosen)
+}
+
+// accepted asks the policy. A signature of an index is for all that it names; where it
+// has none that of the platform's manifest counts.
+func (p *pull) accepted(ctx context.Context, target, manifest ocispec.Descriptor) error {
+	sources := make([]verify.Source, len(p.sources))
+	for i, source := range p.sources {
+		sources[i] = patient{source}
+	}
+	refused := p.Policy.Image(ctx, p.named, target.Digest, sources)
+	if errdefs.IsPermissionDenied(refused) && manifest.Digest != target.Digest {
+		if err := p.Policy.Image(ctx, p.named, manifest.Digest, sources); !errdefs.IsPermissionDenied(err) {
+			refused = err
+		}
+	}
+	if refused != nil && !errdefs.IsPermissionDenied(refused) {
+		return p.explain(refused)
+	}
+	return refused
+}
+
+// ofIndex brings a manifest that an index names.
+func (p *pull) ofIndex(ctx context.Context, manifest ocispec.Descriptor) (ocispec.Descriptor, error) {
+	found, body, err := p.ask(ctx, manifest.Digest.String())
+	switch {
+	case err != nil:
+		return found, p.explain(err)
+	case found.Size != manifest.Size:
+		return found, fmt.Errorf("manifest %s has %d bytes, and %d by its index: %w", found.Digest, found.Size, manifest.Size, registry.ErrVerification)
+	}
+	manifest.MediaType = found.MediaType
+	return manifest, p.write(ctx, manifest, bytes.NewReader(body))
 }
 
 // usable reads a manifest that is here, and refuses what davit could not run before

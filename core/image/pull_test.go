@@ -2,8 +2,10 @@ package image
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -11,7 +13,30 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
+
+	"github.com/davit-engine/davit/core/image/verify"
 )
+
+// TestThePolicyIsAsked of what is pulled, loaded and imported; what is refused leaves
+// nothing.
+func TestThePolicyIsAsked(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		o.Policy = verify.Policy{Rules: []verify.Rule{{Match: verify.AnyOther, Accept: verify.Signed, Keys: []string{"/none"}}}}
+	})
+	ref := w.serve("team/app", imageOf(t, layer(t, "a", 10)))
+	if err := w.Pull(t.Context(), ref, "", nil, quiet); !errdefs.IsInternal(err) || !strings.Contains(err.Error(), "/none") {
+		t.Errorf("with a key that is not there: %v", err)
+	}
+	if err := w.Load(t.Context(), strings.NewReader(""), nil, quiet); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("load: %v", err)
+	}
+	if err := w.Import(t.Context(), ImportOptions{}, strings.NewReader(""), quiet); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("import: %v", err)
+	}
+	if list, _ := w.blobs(); len(list) > 0 {
+		t.Errorf("there are %v", list)
+	}
+}
 
 // TestAPlatformBesideTheHosts pulls two images of one index: the second pull is about
 // the second image, whatever is here of the first, and on whichever driver.

@@ -64,7 +64,7 @@ func unanswered(named reference.Named, err error) error {
 
 // isKnown says whether an error has a kind already.
 func isKnown(err error) bool {
-	return errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) || errdefs.IsPermissionDenied(err) || errdefs.IsCanceled(err) || errdefs.IsUnavailable(err)
+	return errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) || errdefs.IsPermissionDenied(err) || errdefs.IsCanceled(err) || errdefs.IsInternal(err) || errdefs.IsUnavailable(err)
 }
 
 // isAbsent says whether nobody listens where a registry should be.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/davit-engine/davit/core/image/fetch"
 	"github.com/davit-engine/davit/core/image/unpack"
+	"github.com/davit-engine/davit/core/image/verify"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/registry"
 	"github.com/davit-engine/davit/sdk/storage"
@@ -49,6 +50,7 @@ type Options struct {
 	// them; its store is set by Open.
 	Registries *registry.Registries
 	Downloads  fetch.Options
+	Policy     verify.Policy // of images that come in
 	Layers     unpack.Limits // of each layer that is unpacked
 
 	Emit func(events.Message)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -29,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	mobyregistry "github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/davit-engine/davit/core/registry"
 	"github.com/davit-engine/davit/test/faultproxy"
@@ -426,4 +428,39 @@ func FuzzParseMirror(f *testing.F) {
 			t.Errorf("%q: %+v", text, m)
 		}
 	})
+}
+
+// TestReferrers as the registry lists them, or as a tag does where it cannot.
+func TestReferrers(t *testing.T) {
+	const kind = "application/vnd.example.signature"
+	subject := digest.FromString("subject")
+	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"digest":%q,"artifactType":%q},{"digest":%q,"artifactType":"text/plain"},{"digest":"sha256:x","artifactType":%q}]}`,
+		digest.FromString("a"), kind, digest.FromString("b"), kind)
+	for what, c := range map[string]struct {
+		faults []faultproxy.Fault
+		want   string
+	}{
+		"listed":    {[]faultproxy.Fault{{Path: "/referrers/" + subject.String(), Status: 200, Body: index}}, "a"},
+		"tagged":    {[]faultproxy.Fault{{Path: "/referrers/", Status: 404}, {Path: "/manifests/sha256-" + subject.Encoded(), Status: 200, Body: index}}, "a"},
+		"nothing":   {[]faultproxy.Fault{{Path: "/referrers/", Status: 400}}, ""},
+		"a fault":   {[]faultproxy.Fault{{Path: "/referrers/", Status: 502}}, "502"},
+		"no JSON":   {[]faultproxy.Fault{{Path: "/referrers/", Status: 200, Body: "x"}}, "the index is not JSON"},
+		"very long": {[]faultproxy.Fault{{Path: "/referrers/", Status: 200, Body: strings.Repeat(" ", 5<<20)}}, "more than 4194304 bytes"},
+	} {
+		p := newRegistry(t)
+		p.Set(c.faults...)
+		list, err := sources(t, registry.Options{}, p.Address+"/team/app", nil)[0].Referrers(t.Context(), subject, kind)
+		switch {
+		case c.want == "a":
+			if err != nil || len(list) != 1 || list[0].Digest != digest.FromString("a") {
+				t.Errorf("%s: %v, %v", what, list, err)
+			}
+		case c.want == "":
+			if err != nil || len(list) != 0 {
+				t.Errorf("%s: %v, %v", what, list, err)
+			}
+		case err == nil || !strings.Contains(err.Error(), c.want):
+			t.Errorf("%s: %v, want %s", what, err, c.want)
+		}
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,8 +93,8 @@ func (r *Repository) ask(ctx context.Context, path string, head http.Header, wan
 	if err != nil {
 		return fail(err)
 	}
-	url := fmt.Sprintf("%s://%s/v2/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), path)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	address := fmt.Sprintf("%s://%s/v2/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), path)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return fail(err)
 	}
@@ -180,6 +182,46 @@ func mediaType(header string, body []byte) (string, error) {
 // IsSchema1 says whether a manifest is of the kind that no engine reads any more.
 func IsSchema1(d ocispec.Descriptor) bool {
 	return d.MediaType == images.MediaTypeDockerSchema1Manifest
+}
+
+// Referrers are the manifests of a type that name a manifest or index as their subject
+// (OCI distribution 1.1). A registry that does not list them may have the list under a
+// tag made of the digest; none is no error.
+func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
+	list, err := r.listed(ctx, "referrers/"+subject.String()+"?artifactType="+url.QueryEscape(artifactType))
+	if refused := Refusal(err); refused != nil && slices.Contains([]int{http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable}, refused.StatusCode) {
+		list, err = r.listed(ctx, "manifests/"+subject.Algorithm().String()+"-"+subject.Encoded())
+		if refused := Refusal(err); refused != nil && refused.StatusCode == http.StatusNotFound {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(d ocispec.Descriptor) bool {
+		return d.ArtifactType != artifactType || d.Digest.Validate() != nil
+	}), nil
+}
+
+// listed are the entries of an index below the repository.
+func (r *Repository) listed(ctx context.Context, path string) ([]ocispec.Descriptor, error) {
+	response, err := r.ask(ctx, path, http.Header{"Accept": {ocispec.MediaTypeImageIndex}}, http.StatusOK)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(response.Body, MaxDocument+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading an index: %w", err)
+	case len(body) > MaxDocument:
+		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("the index has more than %d bytes", MaxDocument))
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(body, &index); err != nil {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("the index is not JSON: " + err.Error())
+	}
+	return index.Manifests, nil
 }
 
 // Blob opens a blob from an offset on. The answer begins at start: the offset, or
