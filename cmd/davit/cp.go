@@ -165,6 +165,10 @@ func (a *app) writeOutput(name string, body io.Reader) error {
 		_, err := io.Copy(a.out, body)
 		return err
 	}
+	// A device or pipe of that name would be replaced by a file.
+	if info, err := os.Stat(name); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		return fmt.Errorf("invalid output path: %q must be a directory or a regular file: it is %s", name, info.Mode())
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".davit-*")
 	if err != nil {
 		return err

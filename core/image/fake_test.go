@@ -208,6 +208,7 @@ type world struct {
 	drivers *drivers
 	address string // of the registry
 	options Options
+	reaper  *reaper // nil where nobody kills
 }
 
 func newWorld(t *testing.T, change func(*Options)) *world {
@@ -237,11 +238,15 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 
 func (w *world) open() {
 	w.Helper()
-	store, err := Open(w.Context(), w.options)
+	var err error
+	if w.reaper == nil {
+		w.Store, err = Open(w.Context(), w.options)
+	} else {
+		w.Store, err = w.reaper.open(w.Context(), w.options)
+	}
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.Store = store
 }
 
 // reopen is what a new process finds.
@@ -253,8 +258,8 @@ func (w *world) reopen() {
 	w.open()
 }
 
-// layer is one with a file of some bytes.
-func layer(t *testing.T, file string, size int) v1.Layer {
+// tarOf is an archive with a file of some bytes.
+func tarOf(t *testing.T, file string, size int) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -262,7 +267,14 @@ func layer(t *testing.T, file string, size int) v1.Layer {
 	if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file, Size: int64(size), Mode: 0o644, ModTime: time.Unix(1, 0)}), func() error { _, err := w.Write(body); return err }(), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	return b.Bytes()
+}
+
+// layer is one with a file of some bytes.
+func layer(t *testing.T, file string, size int) v1.Layer {
+	t.Helper()
+	body := tarOf(t, file, size)
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil })
 	if err != nil {
 		t.Fatal(err)
 	}

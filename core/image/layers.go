@@ -139,6 +139,10 @@ func (u *unpacking) fill(ctx context.Context, l pendingLayer, parent string, app
 	defer release()
 	size, err := u.unpackTo(ctx, l, key, parent, apply)
 	if err == nil {
+		// Before the layer is there: what was cut off after that would never be told.
+		_, err = u.content.Update(ctx, content.Info{Digest: l.blob.Digest, Labels: map[string]string{unpackedSize: strconv.FormatInt(size, 10)}}, "labels."+unpackedSize)
+	}
+	if err == nil {
 		err = commit(key)
 	}
 	switch {
@@ -147,8 +151,7 @@ func (u *unpacking) fill(ctx context.Context, l pendingLayer, parent string, app
 	case err != nil:
 		return errors.Join(err, ignoreNotFound(u.driver.Remove(context.WithoutCancel(ctx), key)))
 	}
-	_, err = u.content.Update(ctx, content.Info{Digest: l.blob.Digest, Labels: map[string]string{unpackedSize: strconv.FormatInt(size, 10)}}, "labels."+unpackedSize)
-	return err
+	return nil
 }
 
 func (u *unpacking) unpackTo(ctx context.Context, l pendingLayer, key, parent string, apply apply) (size int64, err error) {

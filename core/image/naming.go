@@ -6,9 +6,11 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.etcd.io/bbolt"
 )
 
 // name sets an image's name. What had it before keeps its ID, as a dangling
@@ -20,27 +22,32 @@ func (s *Store) name(ctx context.Context, full string, target ocispec.Descriptor
 }
 
 // nameLocked is name for callers that hold changing. An image gets a name only while
-// all that it needs is here: then the name keeps it.
+// all that it needs is here: then the name keeps it. What changes of names is one
+// transaction: a crash cannot take an image's last name that a container counts on.
 func (s *Store) nameLocked(ctx context.Context, full string, target ocispec.Descriptor, labels map[string]string) (before *images.Image, err error) {
 	if lost, err := s.missing(ctx, target); err != nil {
 		return nil, fmt.Errorf("naming the image %s: %w", full, err)
 	} else if lost != nil {
 		return nil, fmt.Errorf("naming the image %s: its blob %s was removed meanwhile: %w", full, lost.Digest, errdefs.ErrNotFound)
 	}
-	before, err = s.setName(ctx, images.Image{Name: full, Target: target, Labels: labels})
+	err = s.db.Update(func(tx *bbolt.Tx) (err error) {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		if before, err = s.setName(ctx, images.Image{Name: full, Target: target, Labels: labels}); err != nil {
+			return err
+		}
+		if before != nil && before.Target.Digest != target.Digest {
+			if err := s.keep(ctx, before.Target); err != nil {
+				return err
+			}
+		}
+		// An image that got a name dangles no more.
+		if !strings.HasPrefix(full, dangling) {
+			return ignoreNotFound(s.names.Delete(ctx, dangling+target.Digest.String()))
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("naming the image %s: %w", full, err)
-	}
-	if before != nil && before.Target.Digest != target.Digest {
-		if err := s.keep(ctx, before.Target); err != nil {
-			return nil, err
-		}
-	}
-	// An image that got a name dangles no more.
-	if !strings.HasPrefix(full, dangling) {
-		if err := s.names.Delete(ctx, dangling+target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
-			return nil, err
-		}
 	}
 	return before, s.refresh(ctx)
 }

@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/events"
 	mobyimage "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/image-spec/identity"
+	"go.etcd.io/bbolt"
 
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/filter"
@@ -107,11 +109,32 @@ func repositories(img *Image) []string {
 
 // untag removes names; an image without any keeps a hidden one.
 func (s *Store) untag(ctx context.Context, img *Image, names []string) ([]mobyimage.DeleteResponse, error) {
-	var report []mobyimage.DeleteResponse
-	for _, name := range names {
-		if err := s.names.Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
-			return report, err
+	if err := s.dropNames(ctx, names, func(ctx context.Context) error { return s.keep(ctx, img.Target) }); err != nil {
+		return nil, err
+	}
+	return s.untagged(img, names), s.refresh(ctx)
+}
+
+// dropNames removes names and does what belongs to that in the same transaction.
+func (s *Store) dropNames(ctx context.Context, names []string, then func(context.Context) error) error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		for _, name := range names {
+			if err := s.names.Delete(ctx, name); ignoreNotFound(err) != nil {
+				return err
+			}
 		}
+		return then(ctx)
+	})
+	if err != nil {
+		return fmt.Errorf("removing names of an image: %w", err)
+	}
+	return nil
+}
+
+// untagged tells of names that are gone.
+func (s *Store) untagged(img *Image, names []string) (report []mobyimage.DeleteResponse) {
+	for _, name := range names {
 		if strings.HasPrefix(name, dangling) {
 			continue
 		}
@@ -122,25 +145,20 @@ func (s *Store) untag(ctx context.Context, img *Image, names []string) ([]mobyim
 		report = append(report, mobyimage.DeleteResponse{Untagged: familiar})
 		s.event(events.ActionUnTag, img.ID.String(), familiar)
 	}
-	if err := s.keep(ctx, img.Target); err != nil {
-		return report, err
-	}
-	return report, s.refresh(ctx)
+	return report
 }
 
 // delete removes an image with all its names and its layers, and answers the size of
 // the layers that are gone. Its blobs go with the collection that the caller does.
 func (s *Store) delete(ctx context.Context, img *Image, names []string) (report []mobyimage.DeleteResponse, freed int64, err error) {
 	sizes := s.layerSizes(ctx, img)
-	report, err = s.untag(ctx, img, names)
-	if err != nil {
-		return report, 0, err
+	all := append(slices.Clone(names), dangling+img.Target.Digest.String())
+	if err := s.dropNames(ctx, all, func(context.Context) error { return nil }); err != nil {
+		return nil, 0, err
 	}
+	report = s.untagged(img, names)
 	for _, digest := range img.RepoDigests {
 		report = append(report, mobyimage.DeleteResponse{Untagged: digest})
-	}
-	if err := s.names.Delete(ctx, dangling+img.Target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
-		return report, 0, err
 	}
 	if err := s.refresh(ctx); err != nil {
 		return report, 0, err

@@ -6,24 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.etcd.io/bbolt"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/davit-engine/davit/core/image/blobs"
 	"github.com/davit-engine/davit/core/image/fetch"
 	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/image/verify"
@@ -31,9 +26,6 @@ import (
 	"github.com/davit-engine/davit/core/registry"
 	"github.com/davit-engine/davit/sdk/storage"
 )
-
-// namespace is davit's in the metadata database.
-const namespace = "davit"
 
 // Drivers is what the store needs of the plugin host.
 type Drivers interface {
@@ -60,7 +52,7 @@ type Options struct {
 // Store keeps the images of one engine. It is safe for concurrent use.
 type Store struct {
 	Options
-	bolt    *bbolt.DB
+	blobs   *blobs.Store
 	db      *metadata.DB
 	content content.Store
 	names   images.Store
@@ -83,32 +75,26 @@ type Store struct {
 
 // Open opens the store, which is made if it does not exist.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if err := os.MkdirAll(o.Root, 0o700); err != nil {
+	kept, err := blobs.Open(ctx, o.Root)
+	if err != nil {
 		return nil, err
 	}
-	blobs, err := local.NewStore(filepath.Join(o.Root, "content"))
-	if err != nil {
-		return nil, fmt.Errorf("opening the content store: %w", err)
-	}
-	bolt, err := bbolt.Open(filepath.Join(o.Root, "metadata.db"), 0o600, &bbolt.Options{Timeout: 5 * time.Second})
-	if err != nil {
-		return nil, fmt.Errorf("opening the image database: %w", err)
-	}
-	db := metadata.NewDB(bolt, blobs, nil)
-	if err := db.Init(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the image database: %w", err), bolt.Close())
-	}
+	return open(ctx, o, kept)
+}
+
+// open is Open where the blobs are open already. It closes them if it fails.
+func open(ctx context.Context, o Options, kept *blobs.Store) (*Store, error) {
 	s := &Store{
-		Options: o, bolt: bolt, db: db, content: db.ContentStore(),
-		names: metadata.NewImageStore(db), leases: metadata.NewLeaseManager(db), wanted: make(chan struct{}, 1),
+		Options: o, blobs: kept, db: kept.DB, content: kept,
+		names: metadata.NewImageStore(kept.DB), leases: metadata.NewLeaseManager(kept.DB), wanted: make(chan struct{}, 1),
 	}
 	o.Downloads.Store = s.content
 	s.fetcher = fetch.New(o.Downloads)
 	if err := s.refresh(scope(ctx)); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading the images: %w", err), bolt.Close())
+		return nil, errors.Join(fmt.Errorf("reading the images: %w", err), kept.Close())
 	}
 	if err := s.endDeadLeases(scope(ctx)); err != nil {
-		return nil, errors.Join(err, bolt.Close())
+		return nil, errors.Join(err, kept.Close())
 	}
 	collecting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -120,16 +106,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // Close ends the store's use of its files.
 func (s *Store) Close() error {
 	s.stop()
-	return s.bolt.Close()
+	return s.blobs.Close()
 }
 
 // scope puts davit's namespace into a context, as the database wants.
-func scope(ctx context.Context) context.Context {
-	if _, ok := namespaces.Namespace(ctx); ok {
-		return ctx
-	}
-	return namespaces.WithNamespace(ctx, namespace)
-}
+func scope(ctx context.Context) context.Context { return blobs.Scope(ctx) }
 
 // write stores a blob under its digest, or nothing: content that is not what its
 // descriptor says leaves no trace that a later attempt would go on from.

@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/test/private"
 )
@@ -128,6 +129,17 @@ func TestTagsSaveAndLoad(t *testing.T) {
 		c.contains(out, "Loaded image: "+two)
 		c.equal(c.ok("inspect", "-f", "{{.Id}}", two), id)
 		c.equal(c.with(read(c.T, file)).ok("load", "-q"), out)
+		// A device stays one.
+		device := filepath.Join(c.TempDir(), "null")
+		if err := unix.Mknod(device, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
+			c.Fatal(err)
+		}
+		if r := c.run("save", "-o", device, one); r.code == 0 {
+			c.Errorf("saved to a device: %s%s", r.out, r.err)
+		}
+		if info, err := os.Lstat(device); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+			c.Errorf("the device is %v now, %v", info, err)
+		}
 	})
 }
 
