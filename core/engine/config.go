@@ -8,13 +8,14 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
-	"github.com/docker/go-units"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/davit-engine/davit/core/container"
 	"github.com/davit-engine/davit/core/image"
+	"github.com/davit-engine/davit/core/logs"
+	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 func platformMatches(want string, img image.Image) bool {
@@ -150,7 +151,7 @@ func (e *Engine) defaults(r *container.Record) error {
 	if host.LogConfig.Config == nil {
 		host.LogConfig.Config = map[string]string{}
 	}
-	if _, _, err := e.logLimits(host.LogConfig); err != nil {
+	if _, err := e.logConfig(host.LogConfig); err != nil {
 		return err
 	}
 	if r.Config.Hostname == "" && !host.UTSMode.IsHost() && !host.NetworkMode.IsHost() {
@@ -178,26 +179,23 @@ func (e *Engine) initProgram(host *mobycontainer.HostConfig) (string, error) {
 	return e.InitPath, nil
 }
 
-// logLimits reads max-size and max-file, with the engine's defaults.
-func (e *Engine) logLimits(config mobycontainer.LogConfig) (size int64, files int, err error) {
-	size, files = e.LogMaxSize, e.LogMaxFile
-	for key, value := range config.Config {
-		switch key {
-		case "max-size":
-			if value == "-1" {
-				size = 0
-			} else if size, err = units.FromHumanSize(value); err != nil {
-				return 0, 0, fmt.Errorf("log-opt max-size: %w: %w", err, errdefs.ErrInvalidArgument)
-			}
-		case "max-file":
-			if _, err := fmt.Sscanf(value, "%d", &files); err != nil || files < 1 {
-				return 0, 0, errdefs.ErrInvalidArgument.WithMessage("max-file cannot be less than 1")
-			}
-		case "labels", "labels-regex", "env", "env-regex", "tag", "compress", "mode", "max-buffer-size":
-			// Accepted for compatibility; they change nothing that is read back.
-		default:
-			return 0, 0, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("unknown log opt '%s' for json-file log driver", key))
-		}
+// logConfig reads a container's log options over the engine's defaults.
+func (e *Engine) logConfig(config mobycontainer.LogConfig) (logs.Config, error) {
+	return logs.ParseConfig(config.Config, logs.Config{MaxSize: e.LogMaxSize, MaxFile: e.LogMaxFile})
+}
+
+// logOf is the log of a container as its runtime driver writes it.
+func (e *Engine) logOf(r container.Record) (*runtime.Log, error) {
+	config, err := e.logConfig(r.HostConfig.LogConfig)
+	if err != nil {
+		return nil, err
 	}
-	return size, files, nil
+	attributes, err := config.Attributes(logs.Facts{
+		ID: r.ID, Name: r.Name, ImageID: r.Image, ImageName: r.Config.Image, DaemonName: "davit",
+		Command: strings.Join(append(slices.Clone(r.Config.Entrypoint), r.Config.Cmd...), " "), Labels: r.Config.Labels, Env: r.Config.Env,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.Log{Path: e.logPath(r.ID), MaxSize: config.MaxSize, MaxFile: config.MaxFile, Compress: config.Compress, Attributes: attributes}, nil
 }

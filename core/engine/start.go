@@ -243,11 +243,9 @@ func (e *Engine) prepareStart(ctx context.Context, r container.Record, u *undo) 
 		Height: uint16(r.HostConfig.ConsoleSize[0]), Width: uint16(r.HostConfig.ConsoleSize[1]),
 	}}
 	if r.HostConfig.LogConfig.Type != "none" {
-		size, count, err := e.logLimits(r.HostConfig.LogConfig)
-		if err != nil {
+		if p.create.IO.Log, err = e.logOf(r); err != nil {
 			return p, err
 		}
-		p.create.IO.Log = &runtime.Log{Path: e.logPath(r.ID), MaxSize: size, MaxFile: count}
 	}
 	return p, nil
 }

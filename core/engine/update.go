@@ -215,7 +215,7 @@ func (e *Engine) ContainerLogs(ctx context.Context, name string, o backend.LogsO
 		return nil, fmt.Errorf("configured logging driver %q does not support reading: %w", kind, errdefs.ErrNotImplemented)
 	}
 	stream := &logStream{terminal: r.Config.Tty, path: e.logPath(r.ID), stop: func() {}, options: logs.Options{
-		Follow: o.Follow, Since: o.Since, Until: o.Until, Tail: o.Tail, Timestamps: o.Timestamps, Stdout: o.Stdout, Stderr: o.Stderr, Raw: r.Config.Tty,
+		Follow: o.Follow, Since: o.Since, Until: o.Until, Tail: o.Tail, Timestamps: o.Timestamps, Details: o.Details, Stdout: o.Stdout, Stderr: o.Stderr, Raw: r.Config.Tty,
 	}}
 	ended := make(chan struct{})
 	stream.done = ended

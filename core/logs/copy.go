@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
-	"os"
+	"maps"
+	"net/url"
+	"slices"
 	"time"
 )
 
@@ -17,6 +20,7 @@ type Options struct {
 	Since, Until time.Time // zero: no bound
 	Tail         int       // lines from the end; negative: all
 	Timestamps   bool
+	Details      bool // each line begins with its attributes
 	Stdout       bool
 	Stderr       bool
 	Raw          bool // bytes as they are (a terminal's) instead of stdcopy frames
@@ -58,8 +62,10 @@ var errEnough = errors.New("enough")
 type copier struct {
 	options Options
 	out     *bufio.Writer
-	file    *os.File // the newest, read up to offset
-	partial []byte   // a line whose end is not written yet
+	file    *file  // the newest, read up to offset
+	attrs   []byte // of the last line
+	details []byte // what these are written as
+	partial []byte // a line whose end is not written yet
 	scratch []byte
 }
 
@@ -86,13 +92,17 @@ func (c *copier) existing(ctx context.Context, path string) error {
 
 // readAll copies files, the oldest first, and keeps the last one open. All others
 // are complete.
-func (c *copier) readAll(ctx context.Context, list []*os.File) error {
+func (c *copier) readAll(ctx context.Context, list []*file) error {
 	for i, f := range list {
 		if c.file != nil {
 			_ = c.file.Close()
 		}
 		c.file, c.partial = f, c.partial[:0] // a line cut by a crash ends with its file
-		if err := c.read(ctx, f); err != nil {
+		err := f.unpack()
+		if err == nil {
+			err = c.read(ctx, f)
+		}
+		if err != nil {
 			closeAll(list[i+1:])
 			return err
 		}
@@ -115,7 +125,7 @@ func (c *copier) selects(e entry) bool {
 }
 
 // read copies complete lines up to the file's present end.
-func (c *copier) read(ctx context.Context, f *os.File) error {
+func (c *copier) read(ctx context.Context, f *file) error {
 	buffer := make([]byte, 256<<10)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -171,6 +181,12 @@ func (c *copier) line(line []byte) error {
 	if c.options.Timestamps {
 		size += timestampSize + 1
 	}
+	if c.options.Details {
+		if err := c.detail(e.attrs); err != nil {
+			return nil //nolint:nilerr // not an entry, as above
+		}
+		size += len(c.details)
+	}
 	if !c.options.Raw {
 		header := [8]byte{1}
 		if e.stream == "stderr" {
@@ -186,8 +202,36 @@ func (c *copier) line(line []byte) error {
 			return err
 		}
 	}
+	if c.options.Details {
+		if _, err := c.out.Write(c.details); err != nil {
+			return err
+		}
+	}
 	_, err = c.out.Write(e.text)
 	return err
+}
+
+// detail writes attributes as Docker's --details does: sorted, escaped as in the
+// query of a URL, with commas between them and a space behind.
+func (c *copier) detail(attrs []byte) error {
+	if bytes.Equal(attrs, c.attrs) && len(c.details) > 0 {
+		return nil // all lines of a container have the same
+	}
+	var values map[string]string
+	if len(attrs) > 0 {
+		if err := json.Unmarshal(attrs, &values); err != nil {
+			return err
+		}
+	}
+	c.attrs, c.details = append(c.attrs[:0], attrs...), c.details[:0]
+	for i, key := range slices.Sorted(maps.Keys(values)) {
+		if i > 0 {
+			c.details = append(c.details, ',')
+		}
+		c.details = append(append(append(c.details, url.QueryEscape(key)...), '='), url.QueryEscape(values[key])...)
+	}
+	c.details = append(c.details, ' ')
+	return nil
 }
 
 // timestampFormat is Docker's: RFC 3339 with all nine digits, so that lines are

@@ -142,3 +142,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestDetails reads attributes as Docker shows them, from every form of an entry.
+func TestDetails(t *testing.T) {
+	path := logOf(t, `{"log":"own\n","stream":"stdout","attrs":{"b":"x y","a":"}\",\""},"time":"2026-01-02T03:04:05Z"}
+{"time":"2026-01-02T03:04:05Z","attrs":{"tag":"other order"},"stream":"stdout","log":"another's\n"}
+{"log":"none\n","stream":"stdout","time":"2026-01-02T03:04:05Z"}
+{"log":"cut","stream":"stdout","attrs":{"a":"
+`)
+	o := Options{Stdout: true, Tail: -1}
+	if got := read(t, path, o); got != "own\nanother's\nnone\n" {
+		t.Errorf("without details: %q", got)
+	}
+	o.Details, o.Timestamps = true, true
+	const at = "2026-01-02T03:04:05.000000000Z "
+	want := at + "a=%7D%22%2C%22,b=x+y own\n" + at + "tag=other+order another's\n" + at + " none\n"
+	if got := read(t, path, o); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

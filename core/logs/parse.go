@@ -14,12 +14,14 @@ import (
 type entry struct {
 	text   []byte // with its newline, if the line had one
 	stream string
+	attrs  []byte // a JSON object of strings; nil if there are none
 	time   []byte // RFC 3339
 }
 
 var (
 	logKey    = []byte(`{"log":"`)
 	streamKey = []byte(`,"stream":"`)
+	attrsKey  = []byte(`,"attrs":`)
 	timeKey   = []byte(`,"time":"`)
 )
 
@@ -31,14 +33,15 @@ func parse(line, buffer []byte) (e entry, grown []byte, err error) {
 		return e, grown, nil
 	}
 	var any struct {
-		Log    string `json:"log"`
-		Stream string `json:"stream"`
-		Time   string `json:"time"`
+		Log    string          `json:"log"`
+		Stream string          `json:"stream"`
+		Attrs  json.RawMessage `json:"attrs"`
+		Time   string          `json:"time"`
 	}
 	if err := json.Unmarshal(line, &any); err != nil {
 		return entry{}, buffer, fmt.Errorf("log entry: %w", err)
 	}
-	return entry{text: []byte(any.Log), stream: any.Stream, time: []byte(any.Time)}, buffer, nil
+	return entry{text: []byte(any.Log), stream: any.Stream, attrs: any.Attrs, time: []byte(any.Time)}, buffer, nil
 }
 
 func parseOwn(line, buffer []byte) (e entry, grown []byte, ok bool) {
@@ -67,7 +70,15 @@ func parseOwn(line, buffer []byte) (e entry, grown []byte, ok bool) {
 	default:
 		return e, buffer, false
 	}
-	rest, found = bytes.CutPrefix(rest[i+1:], timeKey)
+	rest = rest[i+1:]
+	if after, found := bytes.CutPrefix(rest, attrsKey); found {
+		end := endOfStrings(after)
+		if end < 0 {
+			return e, buffer, false
+		}
+		e.attrs, rest = after[:end], after[end:]
+	}
+	rest, found = bytes.CutPrefix(rest, timeKey)
 	if !found {
 		return e, buffer, false
 	}
@@ -85,6 +96,23 @@ func parseOwn(line, buffer []byte) (e entry, grown []byte, ok bool) {
 	buffer, ok = unescape(buffer[:0], raw)
 	e.text = buffer
 	return e, buffer, ok
+}
+
+// endOfStrings is the length of a JSON object of strings at p's beginning, or -1.
+func endOfStrings(p []byte) int {
+	for at := 0; at < len(p); at++ {
+		switch p[at] {
+		case '"':
+			end := closingQuote(p[at+1:])
+			if end < 0 {
+				return -1
+			}
+			at += 1 + end
+		case '}':
+			return at + 1
+		}
+	}
+	return -1
 }
 
 // closingQuote is the index of the quote that ends a JSON string.

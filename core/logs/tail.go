@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 )
 
 // tail finds where the last n wanted lines of a log's files begin: the index of
 // the first file to read, and the offset in it. It reads backwards, only as far
 // as needed.
-func tail(list []*os.File, n int, wanted func([]byte) bool) (from int, offset int64, err error) {
+func tail(list []*file, n int, wanted func([]byte) bool) (from int, offset int64, err error) {
 	if len(list) == 0 {
 		return 0, 0, nil
 	}
@@ -36,7 +35,10 @@ func tail(list []*os.File, n int, wanted func([]byte) bool) (from int, offset in
 
 // tailOf counts wanted lines from a file's end until n are found, and answers
 // where the first of them begins.
-func tailOf(f *os.File, n int, wanted func([]byte) bool) (found int, offset int64, err error) {
+func tailOf(f *file, n int, wanted func([]byte) bool) (found int, offset int64, err error) {
+	if err := f.unpack(); err != nil {
+		return 0, 0, err
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return 0, 0, err

@@ -93,6 +93,9 @@ type Log struct {
 	Path    string `json:"path"`
 	MaxSize int64  `json:"maxSize,omitempty"` // bytes; 0: never rotated
 	MaxFile int    `json:"maxFile,omitempty"` // files kept, at least 1
+	// Attributes, a JSON object of strings, is every entry's "attrs".
+	Attributes json.RawMessage `json:"attributes,omitempty"`
+	Compress   bool            `json:"compress,omitempty"` // rotated files are .1.gz, .2.gz, ...
 }
 
 // Response answers a request.

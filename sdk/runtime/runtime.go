@@ -45,6 +45,10 @@ type Log struct {
 	Path    string // current file; rotated ones get .1, .2, ...
 	MaxSize int64  // bytes after which the file is rotated; 0: never
 	MaxFile int    // number of files kept, at least 1
+	// Attributes are written with every entry as its "attrs", as Docker's log options
+	// tag, labels and env do.
+	Attributes map[string]string
+	Compress   bool // rotated files are compressed by gzip: .1.gz, .2.gz, ...
 }
 
 // SubdirOption is the one mount option that davit has beside those of the

@@ -138,6 +138,28 @@ func TestLogs(t *testing.T) {
 	})
 }
 
+// TestLogOptions are seen in the log's file and by logs --details.
+func TestLogOptions(t *testing.T) {
+	both(t, func(c *client) {
+		box := c.own("box")
+		c.Cleanup(func() { c.run("rm", "-f", box) })
+		c.ok("run", "--name", box, "--label", "team=blue", "-e", "STAGE=a b", "--log-opt", "max-size=20k", "--log-opt", "max-file=4", "--log-opt", "compress=true",
+			"--log-opt", "labels=team", "--log-opt", "env=STAGE", "--log-opt", "tag={{.Name}}", "busybox", "seq", "1", "400")
+		c.equal(c.ok("logs", "--details", "--tail", "1", box), "STAGE=a+b,tag="+box+",team=blue 400")
+		var want strings.Builder
+		for i := 1; i <= 400; i++ {
+			fmt.Fprintln(&want, i)
+		}
+		c.equal(c.run("logs", box).out, want.String())
+		path := c.ok("inspect", "-f", "{{.LogPath}}", box)
+		if packed, err := filepath.Glob(path + ".*.gz"); err != nil || len(packed) == 0 {
+			c.Errorf("nothing is compressed beside %s: %v", path, err)
+		}
+		c.fails(125, "unknown log opt 'colour' for json-file log driver", "run", "--rm", "--log-opt", "colour=red", "busybox", "true")
+		c.fails(125, "compress cannot be true when max-file is less than 2", "run", "--rm", "--log-opt", "compress=true", "--log-opt", "max-file=1", "busybox", "true")
+	})
+}
+
 func TestLifeOfAContainer(t *testing.T) {
 	both(t, func(c *client) {
 		box, state := c.own("box"), "{{.State.Status}} {{.State.ExitCode}}"

@@ -183,8 +183,28 @@ func (r reluctant) Read(p []byte) (int, error) {
 // TestRotationUnderLoad writes lines as fast as the monitor takes them, into
 // files that are rotated many times a second, and follows the log meanwhile.
 func TestRotationUnderLoad(t *testing.T) {
+	t.Run("plain", func(t *testing.T) {
+		log := rotatedUnderLoad(t, &monitor.Log{Path: filepath.Join(t.TempDir(), "log"), MaxSize: 128 << 10, MaxFile: 1000})
+		if packed, err := filepath.Glob(log + ".*.gz"); err != nil || len(packed) != 0 {
+			t.Errorf("compressed without being told to: %s, %v", packed, err)
+		}
+	})
+	t.Run("compressed", func(t *testing.T) {
+		log := rotatedUnderLoad(t, &monitor.Log{Path: filepath.Join(t.TempDir(), "log"), MaxSize: 512 << 10, MaxFile: 1000, Compress: true, Attributes: []byte(`{"tag":"{x}"}`)})
+		// The last may have been left when the container ended.
+		packed, err := filepath.Glob(log + ".*.gz")
+		if all, _ := filepath.Glob(log + ".*"); err != nil || len(packed) < len(all)-1 {
+			t.Errorf("compressed are only %s, %v", packed, err)
+		}
+		if unfinished, _ := filepath.Glob(log + ".*.tmp"); len(unfinished) > 0 {
+			t.Errorf("left: %s", unfinished)
+		}
+	})
+}
+
+// rotatedUnderLoad answers the log's path.
+func rotatedUnderLoad(t *testing.T, log *monitor.Log) string {
 	const lines = 100000
-	log := &monitor.Log{Path: filepath.Join(t.TempDir(), "log"), MaxSize: 128 << 10, MaxFile: 1000}
 	m := start(t, options{args: []string{"/bin/sh", "-c", "seq 1 " + strconv.Itoa(lines)}, streams: monitor.Streams{Log: log}})
 	done := make(chan struct{})
 	copied := make(chan error, 1)
@@ -223,6 +243,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	if rotated, err := filepath.Glob(log.Path + ".*"); err != nil || len(rotated) < 10 {
 		t.Errorf("rotated %d times, %v", len(rotated), err)
 	}
+	return log.Path
 }
 
 // BenchmarkAttached measures output at the monitor's socket, without a log.

@@ -266,7 +266,10 @@ func keyring(id string) string { return "_ses." + id }
 func streams(io runtime.IO) monitor.Streams {
 	s := monitor.Streams{Terminal: io.Terminal, Stdin: io.Stdin, StdinOnce: io.StdinOnce, Width: io.Width, Height: io.Height}
 	if io.Log != nil {
-		s.Log = &monitor.Log{Path: io.Log.Path, MaxSize: io.Log.MaxSize, MaxFile: io.Log.MaxFile}
+		s.Log = &monitor.Log{Path: io.Log.Path, MaxSize: io.Log.MaxSize, MaxFile: io.Log.MaxFile, Compress: io.Log.Compress}
+		if len(io.Log.Attributes) > 0 {
+			s.Log.Attributes, _ = json.Marshal(io.Log.Attributes) // strings cannot fail
+		}
 	}
 	return s
 }

@@ -2,14 +2,13 @@ package supervise
 
 import (
 	"bytes"
-	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/sdk/monitor/hook"
 )
 
 const (
@@ -17,6 +16,8 @@ const (
 	maxLine = 16 << 10
 	// flushAt is how much is gathered before it is written, within one read.
 	flushAt = 128 << 10
+	// logMode is of files that hold what containers say.
+	logMode = 0o640
 )
 
 // logFile writes Docker's json-file format. One log takes both streams.
@@ -27,18 +28,21 @@ type logFile struct {
 	size   int64  // of the file, without buffer
 	buffer []byte // whole entries that are not written yet
 	failed bool   // a failure was told; a full disk must not stop the container
+	packer packer
 }
 
-func openLog(config *monitor.Log) (*logFile, error) {
+// openLog opens a container's log; rotated files are compressed by processes that
+// run starts.
+func openLog(config *monitor.Log, run hook.Starter) (*logFile, error) {
 	if config == nil {
 		return nil, nil
 	}
-	l := &logFile{config: *config}
+	l := &logFile{config: *config, packer: packer{run: run}}
 	return l, l.open()
 }
 
 func (l *logFile) open() error {
-	f, err := os.OpenFile(l.config.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o640)
+	f, err := os.OpenFile(l.config.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND, logMode)
 	if err != nil {
 		return err
 	}
@@ -116,7 +120,11 @@ func (s *splitter) close(now time.Time) {
 
 // stamp makes the end of the entries of one write.
 func (s *splitter) stamp(now time.Time) {
-	s.tail = append(append(append(s.tail[:0], `","stream":"`...), s.stream...), `","time":"`...)
+	s.tail = append(append(append(s.tail[:0], `","stream":"`...), s.stream...), '"')
+	if attributes := s.log.config.Attributes; len(attributes) > 0 {
+		s.tail = append(append(s.tail, `,"attrs":`...), attributes...)
+	}
+	s.tail = append(s.tail, `,"time":"`...)
 	s.tail = append(now.UTC().AppendFormat(s.tail, time.RFC3339Nano), "\"}\n"...)
 }
 
@@ -193,25 +201,14 @@ func (l *logFile) report(err error) {
 	l.failed = err != nil
 }
 
-// rotate renames the files one number up and opens a new one. The old file is
-// never written again: who still reads it finds all of it there.
-func (l *logFile) rotate() {
-	if l.file != nil {
-		_ = l.file.Close()
-		l.file = nil
+// end is called when nothing will be logged any more.
+func (l *logFile) end() {
+	if l == nil {
+		return
 	}
-	path := l.config.Path
-	if l.config.MaxFile <= 1 {
-		_ = os.Remove(path)
-	} else {
-		for n := l.config.MaxFile - 1; n > 1; n-- {
-			_ = os.Rename(path+"."+strconv.Itoa(n-1), path+"."+strconv.Itoa(n))
-		}
-		_ = os.Rename(path, path+".1")
-	}
-	if err := l.open(); err != nil {
-		l.report(fmt.Errorf("rotating: %w", err))
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.packer.stop()
 }
 
 // release gives back the buffer of a burst.

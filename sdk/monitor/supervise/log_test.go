@@ -37,7 +37,7 @@ func entries(t *testing.T, path string) (list []entry) {
 func newLog(t *testing.T, size int64, files int) (*logFile, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(&monitor.Log{Path: path, MaxSize: size, MaxFile: files})
+	l, err := openLog(&monitor.Log{Path: path, MaxSize: size, MaxFile: files}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func FuzzEscaping(f *testing.F) {
 }
 
 func BenchmarkLog(b *testing.B) {
-	l, err := openLog(&monitor.Log{Path: filepath.Join(b.TempDir(), "log"), MaxSize: 100 << 20, MaxFile: 2})
+	l, err := openLog(&monitor.Log{Path: filepath.Join(b.TempDir(), "log"), MaxSize: 100 << 20, MaxFile: 2}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

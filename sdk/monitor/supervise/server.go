@@ -132,11 +132,11 @@ func begin(config Config) (*server, <-chan unix.WaitStatus, error) {
 		return nil, nil, err
 	}
 	var err error
-	if s.log, err = openLog(s.config.Streams.Log); err != nil {
+	s.reaper = newReaper()
+	if s.log, err = openLog(s.config.Streams.Log, s.reaper.start); err != nil {
 		return nil, nil, fmt.Errorf("opening the log: %w", err)
 	}
 	s.oom = newOOMWatch(s.config.OOMFile)
-	s.reaper = newReaper()
 	s.trace.Done("monitor: log and signals")
 	init, ended, err := s.makeInit()
 	if err != nil {
@@ -169,6 +169,7 @@ func (s *server) makeInit() (*process, <-chan unix.WaitStatus, error) {
 func (s *server) waitInit(status unix.WaitStatus) {
 	s.init.finish(status, s.oom.killed(exitCode(status)))
 	s.init.streams.end(lateOutput)
+	s.log.end()
 	close(s.init.drained)
 	// With the pid namespace its other processes are dead, too; their ends arrive.
 	s.mu.Lock()

@@ -34,7 +34,7 @@ func ioToProto(o runtime.IO) *runtimev1.IO {
 		Width: uint32(o.Width), Height: uint32(o.Height),
 	}
 	if o.Log != nil {
-		p.Log = &runtimev1.Log{Path: o.Log.Path, MaxSize: o.Log.MaxSize, MaxFile: int32(o.Log.MaxFile)}
+		p.Log = &runtimev1.Log{Path: o.Log.Path, MaxSize: o.Log.MaxSize, MaxFile: int32(o.Log.MaxFile), Attributes: o.Log.Attributes, Compress: o.Log.Compress}
 	}
 	return p
 }
@@ -45,7 +45,7 @@ func ioFromProto(p *runtimev1.IO) runtime.IO {
 		StdinOnce: p.GetStdinOnce(), Width: size(p.GetWidth()), Height: size(p.GetHeight()),
 	}
 	if l := p.GetLog(); l != nil {
-		o.Log = &runtime.Log{Path: l.GetPath(), MaxSize: l.GetMaxSize(), MaxFile: int(l.GetMaxFile())}
+		o.Log = &runtime.Log{Path: l.GetPath(), MaxSize: l.GetMaxSize(), MaxFile: int(l.GetMaxFile()), Attributes: l.GetAttributes(), Compress: l.GetCompress()}
 	}
 	return o
 }

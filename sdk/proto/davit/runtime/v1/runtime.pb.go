@@ -219,7 +219,12 @@ type Log struct {
 	// Bytes after which the file is rotated; 0 for never.
 	MaxSize int64 `protobuf:"varint,2,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
 	// Number of files kept, at least 1.
-	MaxFile       int32 `protobuf:"varint,3,opt,name=max_file,json=maxFile,proto3" json:"max_file,omitempty"`
+	MaxFile int32 `protobuf:"varint,3,opt,name=max_file,json=maxFile,proto3" json:"max_file,omitempty"`
+	// Written with every entry as its "attrs", as Docker's log options tag, labels
+	// and env do.
+	Attributes map[string]string `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Rotated files are compressed by gzip and have ".gz" at the end of their names.
+	Compress      bool `protobuf:"varint,5,opt,name=compress,proto3" json:"compress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,6 +278,20 @@ func (x *Log) GetMaxFile() int32 {
 		return x.MaxFile
 	}
 	return 0
+}
+
+func (x *Log) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Log) GetCompress() bool {
+	if x != nil {
+		return x.Compress
+	}
+	return false
 }
 
 // Process is a created process.
@@ -2740,11 +2759,18 @@ const file_davit_runtime_v1_runtime_proto_rawDesc = "" +
 	"stdin_once\x18\x05 \x01(\bR\tstdinOnce\x12\x14\n" +
 	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\a \x01(\rR\x06height\x12'\n" +
-	"\x03log\x18\b \x01(\v2\x15.davit.runtime.v1.LogR\x03log\"O\n" +
+	"\x03log\x18\b \x01(\v2\x15.davit.runtime.v1.LogR\x03log\"\xf1\x01\n" +
 	"\x03Log\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n" +
 	"\bmax_size\x18\x02 \x01(\x03R\amaxSize\x12\x19\n" +
-	"\bmax_file\x18\x03 \x01(\x05R\amaxFile\"3\n" +
+	"\bmax_file\x18\x03 \x01(\x05R\amaxFile\x12E\n" +
+	"\n" +
+	"attributes\x18\x04 \x03(\v2%.davit.runtime.v1.Log.AttributesEntryR\n" +
+	"attributes\x12\x1a\n" +
+	"\bcompress\x18\x05 \x01(\bR\bcompress\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +
 	"\x06socket\x18\x02 \x01(\tR\x06socket\"}\n" +
@@ -2930,7 +2956,7 @@ func file_davit_runtime_v1_runtime_proto_rawDescGZIP() []byte {
 }
 
 var file_davit_runtime_v1_runtime_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_davit_runtime_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_davit_runtime_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_davit_runtime_v1_runtime_proto_goTypes = []any{
 	(Status)(0),                   // 0: davit.runtime.v1.Status
 	(*IO)(nil),                    // 1: davit.runtime.v1.IO
@@ -2979,77 +3005,79 @@ var file_davit_runtime_v1_runtime_proto_goTypes = []any{
 	(*AdoptResponse)(nil),         // 44: davit.runtime.v1.AdoptResponse
 	(*EventsRequest)(nil),         // 45: davit.runtime.v1.EventsRequest
 	(*EventsResponse)(nil),        // 46: davit.runtime.v1.EventsResponse
-	nil,                           // 47: davit.runtime.v1.MemoryStats.DetailEntry
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*v1.Mount)(nil),              // 49: davit.mount.v1.Mount
+	nil,                           // 47: davit.runtime.v1.Log.AttributesEntry
+	nil,                           // 48: davit.runtime.v1.MemoryStats.DetailEntry
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*v1.Mount)(nil),              // 50: davit.mount.v1.Mount
 }
 var file_davit_runtime_v1_runtime_proto_depIdxs = []int32{
 	2,  // 0: davit.runtime.v1.IO.log:type_name -> davit.runtime.v1.Log
-	48, // 1: davit.runtime.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	0,  // 2: davit.runtime.v1.State.status:type_name -> davit.runtime.v1.Status
-	4,  // 3: davit.runtime.v1.State.exit:type_name -> davit.runtime.v1.Exit
-	49, // 4: davit.runtime.v1.CreateRequest.rootfs:type_name -> davit.mount.v1.Mount
-	1,  // 5: davit.runtime.v1.CreateRequest.io:type_name -> davit.runtime.v1.IO
-	3,  // 6: davit.runtime.v1.CreateResponse.process:type_name -> davit.runtime.v1.Process
-	8,  // 7: davit.runtime.v1.CheckpointRequest.connections:type_name -> davit.runtime.v1.Connections
-	6,  // 8: davit.runtime.v1.RestoreRequest.create:type_name -> davit.runtime.v1.CreateRequest
-	8,  // 9: davit.runtime.v1.RestoreRequest.connections:type_name -> davit.runtime.v1.Connections
-	3,  // 10: davit.runtime.v1.RestoreResponse.process:type_name -> davit.runtime.v1.Process
-	1,  // 11: davit.runtime.v1.ExecRequest.io:type_name -> davit.runtime.v1.IO
-	3,  // 12: davit.runtime.v1.ExecResponse.process:type_name -> davit.runtime.v1.Process
-	4,  // 13: davit.runtime.v1.WaitResponse.exit:type_name -> davit.runtime.v1.Exit
-	48, // 14: davit.runtime.v1.StatsResponse.read:type_name -> google.protobuf.Timestamp
-	33, // 15: davit.runtime.v1.StatsResponse.cpu:type_name -> davit.runtime.v1.CPUStats
-	34, // 16: davit.runtime.v1.StatsResponse.memory:type_name -> davit.runtime.v1.MemoryStats
-	35, // 17: davit.runtime.v1.StatsResponse.pids:type_name -> davit.runtime.v1.PidsStats
-	36, // 18: davit.runtime.v1.StatsResponse.blkio:type_name -> davit.runtime.v1.BlkIOEntry
-	47, // 19: davit.runtime.v1.MemoryStats.detail:type_name -> davit.runtime.v1.MemoryStats.DetailEntry
-	4,  // 20: davit.runtime.v1.DeleteResponse.exit:type_name -> davit.runtime.v1.Exit
-	5,  // 21: davit.runtime.v1.ListResponse.state:type_name -> davit.runtime.v1.State
-	5,  // 22: davit.runtime.v1.AdoptResponse.state:type_name -> davit.runtime.v1.State
-	4,  // 23: davit.runtime.v1.EventsResponse.exit:type_name -> davit.runtime.v1.Exit
-	48, // 24: davit.runtime.v1.EventsResponse.at:type_name -> google.protobuf.Timestamp
-	6,  // 25: davit.runtime.v1.Runtime.Create:input_type -> davit.runtime.v1.CreateRequest
-	13, // 26: davit.runtime.v1.Runtime.Start:input_type -> davit.runtime.v1.StartRequest
-	15, // 27: davit.runtime.v1.Runtime.Exec:input_type -> davit.runtime.v1.ExecRequest
-	17, // 28: davit.runtime.v1.Runtime.Signal:input_type -> davit.runtime.v1.SignalRequest
-	19, // 29: davit.runtime.v1.Runtime.Wait:input_type -> davit.runtime.v1.WaitRequest
-	21, // 30: davit.runtime.v1.Runtime.Resize:input_type -> davit.runtime.v1.ResizeRequest
-	23, // 31: davit.runtime.v1.Runtime.CloseStdin:input_type -> davit.runtime.v1.CloseStdinRequest
-	25, // 32: davit.runtime.v1.Runtime.Pause:input_type -> davit.runtime.v1.PauseRequest
-	27, // 33: davit.runtime.v1.Runtime.Resume:input_type -> davit.runtime.v1.ResumeRequest
-	29, // 34: davit.runtime.v1.Runtime.Update:input_type -> davit.runtime.v1.UpdateRequest
-	31, // 35: davit.runtime.v1.Runtime.Stats:input_type -> davit.runtime.v1.StatsRequest
-	37, // 36: davit.runtime.v1.Runtime.Processes:input_type -> davit.runtime.v1.ProcessesRequest
-	39, // 37: davit.runtime.v1.Runtime.Delete:input_type -> davit.runtime.v1.DeleteRequest
-	41, // 38: davit.runtime.v1.Runtime.List:input_type -> davit.runtime.v1.ListRequest
-	43, // 39: davit.runtime.v1.Runtime.Adopt:input_type -> davit.runtime.v1.AdoptRequest
-	9,  // 40: davit.runtime.v1.Runtime.Checkpoint:input_type -> davit.runtime.v1.CheckpointRequest
-	11, // 41: davit.runtime.v1.Runtime.Restore:input_type -> davit.runtime.v1.RestoreRequest
-	45, // 42: davit.runtime.v1.Runtime.Events:input_type -> davit.runtime.v1.EventsRequest
-	7,  // 43: davit.runtime.v1.Runtime.Create:output_type -> davit.runtime.v1.CreateResponse
-	14, // 44: davit.runtime.v1.Runtime.Start:output_type -> davit.runtime.v1.StartResponse
-	16, // 45: davit.runtime.v1.Runtime.Exec:output_type -> davit.runtime.v1.ExecResponse
-	18, // 46: davit.runtime.v1.Runtime.Signal:output_type -> davit.runtime.v1.SignalResponse
-	20, // 47: davit.runtime.v1.Runtime.Wait:output_type -> davit.runtime.v1.WaitResponse
-	22, // 48: davit.runtime.v1.Runtime.Resize:output_type -> davit.runtime.v1.ResizeResponse
-	24, // 49: davit.runtime.v1.Runtime.CloseStdin:output_type -> davit.runtime.v1.CloseStdinResponse
-	26, // 50: davit.runtime.v1.Runtime.Pause:output_type -> davit.runtime.v1.PauseResponse
-	28, // 51: davit.runtime.v1.Runtime.Resume:output_type -> davit.runtime.v1.ResumeResponse
-	30, // 52: davit.runtime.v1.Runtime.Update:output_type -> davit.runtime.v1.UpdateResponse
-	32, // 53: davit.runtime.v1.Runtime.Stats:output_type -> davit.runtime.v1.StatsResponse
-	38, // 54: davit.runtime.v1.Runtime.Processes:output_type -> davit.runtime.v1.ProcessesResponse
-	40, // 55: davit.runtime.v1.Runtime.Delete:output_type -> davit.runtime.v1.DeleteResponse
-	42, // 56: davit.runtime.v1.Runtime.List:output_type -> davit.runtime.v1.ListResponse
-	44, // 57: davit.runtime.v1.Runtime.Adopt:output_type -> davit.runtime.v1.AdoptResponse
-	10, // 58: davit.runtime.v1.Runtime.Checkpoint:output_type -> davit.runtime.v1.CheckpointResponse
-	12, // 59: davit.runtime.v1.Runtime.Restore:output_type -> davit.runtime.v1.RestoreResponse
-	46, // 60: davit.runtime.v1.Runtime.Events:output_type -> davit.runtime.v1.EventsResponse
-	43, // [43:61] is the sub-list for method output_type
-	25, // [25:43] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	47, // 1: davit.runtime.v1.Log.attributes:type_name -> davit.runtime.v1.Log.AttributesEntry
+	49, // 2: davit.runtime.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	0,  // 3: davit.runtime.v1.State.status:type_name -> davit.runtime.v1.Status
+	4,  // 4: davit.runtime.v1.State.exit:type_name -> davit.runtime.v1.Exit
+	50, // 5: davit.runtime.v1.CreateRequest.rootfs:type_name -> davit.mount.v1.Mount
+	1,  // 6: davit.runtime.v1.CreateRequest.io:type_name -> davit.runtime.v1.IO
+	3,  // 7: davit.runtime.v1.CreateResponse.process:type_name -> davit.runtime.v1.Process
+	8,  // 8: davit.runtime.v1.CheckpointRequest.connections:type_name -> davit.runtime.v1.Connections
+	6,  // 9: davit.runtime.v1.RestoreRequest.create:type_name -> davit.runtime.v1.CreateRequest
+	8,  // 10: davit.runtime.v1.RestoreRequest.connections:type_name -> davit.runtime.v1.Connections
+	3,  // 11: davit.runtime.v1.RestoreResponse.process:type_name -> davit.runtime.v1.Process
+	1,  // 12: davit.runtime.v1.ExecRequest.io:type_name -> davit.runtime.v1.IO
+	3,  // 13: davit.runtime.v1.ExecResponse.process:type_name -> davit.runtime.v1.Process
+	4,  // 14: davit.runtime.v1.WaitResponse.exit:type_name -> davit.runtime.v1.Exit
+	49, // 15: davit.runtime.v1.StatsResponse.read:type_name -> google.protobuf.Timestamp
+	33, // 16: davit.runtime.v1.StatsResponse.cpu:type_name -> davit.runtime.v1.CPUStats
+	34, // 17: davit.runtime.v1.StatsResponse.memory:type_name -> davit.runtime.v1.MemoryStats
+	35, // 18: davit.runtime.v1.StatsResponse.pids:type_name -> davit.runtime.v1.PidsStats
+	36, // 19: davit.runtime.v1.StatsResponse.blkio:type_name -> davit.runtime.v1.BlkIOEntry
+	48, // 20: davit.runtime.v1.MemoryStats.detail:type_name -> davit.runtime.v1.MemoryStats.DetailEntry
+	4,  // 21: davit.runtime.v1.DeleteResponse.exit:type_name -> davit.runtime.v1.Exit
+	5,  // 22: davit.runtime.v1.ListResponse.state:type_name -> davit.runtime.v1.State
+	5,  // 23: davit.runtime.v1.AdoptResponse.state:type_name -> davit.runtime.v1.State
+	4,  // 24: davit.runtime.v1.EventsResponse.exit:type_name -> davit.runtime.v1.Exit
+	49, // 25: davit.runtime.v1.EventsResponse.at:type_name -> google.protobuf.Timestamp
+	6,  // 26: davit.runtime.v1.Runtime.Create:input_type -> davit.runtime.v1.CreateRequest
+	13, // 27: davit.runtime.v1.Runtime.Start:input_type -> davit.runtime.v1.StartRequest
+	15, // 28: davit.runtime.v1.Runtime.Exec:input_type -> davit.runtime.v1.ExecRequest
+	17, // 29: davit.runtime.v1.Runtime.Signal:input_type -> davit.runtime.v1.SignalRequest
+	19, // 30: davit.runtime.v1.Runtime.Wait:input_type -> davit.runtime.v1.WaitRequest
+	21, // 31: davit.runtime.v1.Runtime.Resize:input_type -> davit.runtime.v1.ResizeRequest
+	23, // 32: davit.runtime.v1.Runtime.CloseStdin:input_type -> davit.runtime.v1.CloseStdinRequest
+	25, // 33: davit.runtime.v1.Runtime.Pause:input_type -> davit.runtime.v1.PauseRequest
+	27, // 34: davit.runtime.v1.Runtime.Resume:input_type -> davit.runtime.v1.ResumeRequest
+	29, // 35: davit.runtime.v1.Runtime.Update:input_type -> davit.runtime.v1.UpdateRequest
+	31, // 36: davit.runtime.v1.Runtime.Stats:input_type -> davit.runtime.v1.StatsRequest
+	37, // 37: davit.runtime.v1.Runtime.Processes:input_type -> davit.runtime.v1.ProcessesRequest
+	39, // 38: davit.runtime.v1.Runtime.Delete:input_type -> davit.runtime.v1.DeleteRequest
+	41, // 39: davit.runtime.v1.Runtime.List:input_type -> davit.runtime.v1.ListRequest
+	43, // 40: davit.runtime.v1.Runtime.Adopt:input_type -> davit.runtime.v1.AdoptRequest
+	9,  // 41: davit.runtime.v1.Runtime.Checkpoint:input_type -> davit.runtime.v1.CheckpointRequest
+	11, // 42: davit.runtime.v1.Runtime.Restore:input_type -> davit.runtime.v1.RestoreRequest
+	45, // 43: davit.runtime.v1.Runtime.Events:input_type -> davit.runtime.v1.EventsRequest
+	7,  // 44: davit.runtime.v1.Runtime.Create:output_type -> davit.runtime.v1.CreateResponse
+	14, // 45: davit.runtime.v1.Runtime.Start:output_type -> davit.runtime.v1.StartResponse
+	16, // 46: davit.runtime.v1.Runtime.Exec:output_type -> davit.runtime.v1.ExecResponse
+	18, // 47: davit.runtime.v1.Runtime.Signal:output_type -> davit.runtime.v1.SignalResponse
+	20, // 48: davit.runtime.v1.Runtime.Wait:output_type -> davit.runtime.v1.WaitResponse
+	22, // 49: davit.runtime.v1.Runtime.Resize:output_type -> davit.runtime.v1.ResizeResponse
+	24, // 50: davit.runtime.v1.Runtime.CloseStdin:output_type -> davit.runtime.v1.CloseStdinResponse
+	26, // 51: davit.runtime.v1.Runtime.Pause:output_type -> davit.runtime.v1.PauseResponse
+	28, // 52: davit.runtime.v1.Runtime.Resume:output_type -> davit.runtime.v1.ResumeResponse
+	30, // 53: davit.runtime.v1.Runtime.Update:output_type -> davit.runtime.v1.UpdateResponse
+	32, // 54: davit.runtime.v1.Runtime.Stats:output_type -> davit.runtime.v1.StatsResponse
+	38, // 55: davit.runtime.v1.Runtime.Processes:output_type -> davit.runtime.v1.ProcessesResponse
+	40, // 56: davit.runtime.v1.Runtime.Delete:output_type -> davit.runtime.v1.DeleteResponse
+	42, // 57: davit.runtime.v1.Runtime.List:output_type -> davit.runtime.v1.ListResponse
+	44, // 58: davit.runtime.v1.Runtime.Adopt:output_type -> davit.runtime.v1.AdoptResponse
+	10, // 59: davit.runtime.v1.Runtime.Checkpoint:output_type -> davit.runtime.v1.CheckpointResponse
+	12, // 60: davit.runtime.v1.Runtime.Restore:output_type -> davit.runtime.v1.RestoreResponse
+	46, // 61: davit.runtime.v1.Runtime.Events:output_type -> davit.runtime.v1.EventsResponse
+	44, // [44:62] is the sub-list for method output_type
+	26, // [26:44] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_davit_runtime_v1_runtime_proto_init() }
@@ -3063,7 +3091,7 @@ func file_davit_runtime_v1_runtime_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_davit_runtime_v1_runtime_proto_rawDesc), len(file_davit_runtime_v1_runtime_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
