@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.BoolVar(&o.list, "list", false, "Print the checks and the sentences of the contract that they judge, and make none")
 	flags.StringVar(&o.match, "run", "", "Make only checks whose names match a `regular expression`")
 	flags.StringToStringVar(&o.settings, "set", nil, "Settings of the plugin, as in plugins.config of the engine's configuration")
-	flags.StringToStringVar(&o.driver, "option", nil, "Options that a volume driver accepts, for checks that need one")
+	flags.StringToStringVar(&o.driver, "option", nil, "Options that a driver accepts: of networks for all, of volumes for checks that need one")
 	flags.StringVar(&o.dir, "dir", "", "Make the plugin's directories in this `directory`, whose filesystem suits the driver")
 	flags.DurationVar(&o.timeout, "timeout", time.Minute, "How long a check may take")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "Print what the plugin logs to standard error")
@@ -139,7 +139,7 @@ func prepare(o options, path string) (k conformance.Options, err error) {
 	}
 	k = conformance.Options{
 		Path: path, Kind: conformance.Kind(m.Kind), Name: m.Name, Dir: o.dir,
-		VolumeOptions: o.driver, Timeout: o.timeout,
+		DriverOptions: o.driver, Timeout: o.timeout,
 	}
 	if k.Config, err = m.Settings(settings); err != nil {
 		return k, err

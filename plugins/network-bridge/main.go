@@ -9,6 +9,7 @@ import (
 
 	"github.com/davit-engine/davit/plugins/network-bridge/bridge"
 	"github.com/davit-engine/davit/sdk/ipam"
+	"github.com/davit-engine/davit/sdk/network"
 	"github.com/davit-engine/davit/sdk/plugin"
 )
 
@@ -47,5 +48,8 @@ func (d *driver) configure(_ context.Context, s plugin.Setup) error {
 
 func main() {
 	d := &driver{}
-	plugin.Serve(plugin.Plugin{Name: "network-bridge", Version: version, Configure: d.configure, Network: d})
+	plugin.Serve(plugin.Plugin{
+		Name: "network-bridge", Version: version, Features: []string{network.FeatureIPv6, network.FeaturePorts},
+		Configure: d.configure, Network: d,
+	})
 }

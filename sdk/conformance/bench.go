@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/davit-engine/davit/sdk/network"
+	"github.com/davit-engine/davit/sdk/network/networkgrpc"
 	"github.com/davit-engine/davit/sdk/storage"
 	"github.com/davit-engine/davit/sdk/storage/storagegrpc"
 	"github.com/davit-engine/davit/sdk/volume"
@@ -22,6 +24,7 @@ type bench struct {
 	plug  *plug           // nil between a process's end and the next start
 	known []string        // features
 	bare  map[string]bool // files there with no resource
+	links []string        // what is in the host's network with no resource
 	// sockets are the directories of all processes so far, by which they are known.
 	sockets []string
 }
@@ -35,6 +38,11 @@ func newBench(o Options) (*bench, error) {
 	for _, sub := range []string{b.root(), b.run(), b.scratch()} {
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return nil, errors.Join(fmt.Errorf("making a directory for the plugin: %w", err), os.RemoveAll(dir))
+		}
+	}
+	if o.Kind == Network {
+		if err := b.newHost(); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 	}
 	return b, nil
@@ -76,10 +84,14 @@ func (b *bench) warm(ctx context.Context) error {
 			_ = b.storage().Remove(ctx, "kit-warm")
 		}
 	case Volume:
-		if _, err := b.volume().Create(ctx, "kit-warm", b.o.VolumeOptions, nil); err == nil {
+		if _, err := b.volume().Create(ctx, "kit-warm", b.o.DriverOptions, nil); err == nil {
 			_ = b.volume().Remove(ctx, "kit-warm")
 		}
-	case Network, Runtime:
+	case Network:
+		if err := b.warmNetwork(ctx); err != nil {
+			return err
+		}
+	case Runtime:
 	}
 	return ctx.Err()
 }
@@ -102,8 +114,10 @@ func (b *bench) features() []string { return b.known }
 
 func (b *bench) storage() *storagegrpc.Client { return storagegrpc.NewClient(b.plug.conn) }
 func (b *bench) volume() *volumegrpc.Client   { return volumegrpc.NewClient(b.plug.conn) }
+func (b *bench) network() *networkgrpc.Client { return networkgrpc.NewClient(b.plug.conn) }
 
 var (
+	_ network.Driver = (*networkgrpc.Client)(nil)
 	_ storage.Driver = (*storagegrpc.Client)(nil)
 	_ volume.Driver  = (*volumegrpc.Client)(nil)
 )
@@ -130,12 +144,16 @@ func (b *bench) files() (map[string]bool, error) {
 // them.
 func (b *bench) close() error {
 	b.kill()
+	var left error
+	if b.o.host != nil {
+		left = b.o.host.Close()
+	}
 	mounts, err := mountsBelow(b.dir)
 	if err != nil {
-		return err
+		return errors.Join(left, err)
 	}
 	if len(mounts) > 0 {
 		return fmt.Errorf("mounts are left below %s, which is kept: %v", b.dir, mounts)
 	}
-	return os.RemoveAll(b.dir)
+	return errors.Join(left, os.RemoveAll(b.dir))
 }

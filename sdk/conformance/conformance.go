@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/davit-engine/davit/sdk/conformance/netlab"
+	"github.com/davit-engine/davit/sdk/network"
 )
 
 // Kind is a kind of drivers.
@@ -41,9 +44,10 @@ type Options struct {
 	// Dir is where the plugin's directories are made; empty for the system's place
 	// for temporary files. It has to be on a filesystem that the driver can use.
 	Dir string
-	// VolumeOptions are driver options that the volume driver under test accepts.
-	// Without any, checks that need one are skipped.
-	VolumeOptions map[string]string
+	// DriverOptions are driver options that the driver under test accepts. A network
+	// driver gets them for every network. Without any, checks of volume drivers that
+	// need one are skipped.
+	DriverOptions map[string]string
 
 	Match   *regexp.Regexp // only checks whose names it matches; nil: all
 	Timeout time.Duration  // of one check; 0: a minute
@@ -51,6 +55,8 @@ type Options struct {
 	Log func(line string)
 	// Done is called after each check; nil: nobody is told.
 	Done func(Result)
+
+	host *netlab.Host // where the plugin is started; nil: on the machine
 }
 
 // Check is one sentence of the contract and how it is judged.
@@ -109,7 +115,9 @@ func Checks(kind Kind) []Check {
 		checks = slices.Concat(checks, storageChecks())
 	case Volume:
 		checks = slices.Concat(checks, volumeChecks(), volumeOptionalChecks())
-	case Network, Runtime:
+	case Network:
+		checks = slices.Concat(checks, networkChecks(), networkPortChecks())
+	case Runtime:
 	}
 	return append(checks, leftovers())
 }
@@ -241,6 +249,7 @@ func reason(err error) string {
 		kind error
 		name string
 	}{
+		{network.ErrPortInUse, "PORT_IN_USE"}, {errdefs.ErrResourceExhausted, "RESOURCE_EXHAUSTED"},
 		{errdefs.ErrInvalidArgument, "INVALID_ARGUMENT"}, {errdefs.ErrNotFound, "NOT_FOUND"},
 		{errdefs.ErrAlreadyExists, "ALREADY_EXISTS"}, {errdefs.ErrFailedPrecondition, "FAILED_PRECONDITION"},
 		{errdefs.ErrNotImplemented, "NOT_IMPLEMENTED"}, {errdefs.ErrUnavailable, "UNAVAILABLE"},
@@ -282,6 +291,16 @@ func (t *T) oneSucceeds(errs []error, kind error, what string) {
 	}
 	if won != 1 {
 		t.errorf("%s: %d of %d succeeded, not one", what, won, len(errs))
+	}
+}
+
+// eventually looks until what should be is, or for five seconds, and answers what was
+// seen last.
+func eventually[V any](look func() (V, bool)) V {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if seen, ok := look(); ok || time.Now().After(deadline) {
+			return seen
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ func TestEveryCheckQuotesTheContract(t *testing.T) {
 		contract.WriteString(" " + strings.ReplaceAll(string(text), "//", " "))
 	}
 	law := oneLine(contract.String())
-	name := regexp.MustCompile(`^(plugin|storage|network|runtime|volume)/[a-z-]+$`)
+	name := regexp.MustCompile(`^(plugin|storage|network|runtime|volume)/[a-z0-9-]+$`)
 	for _, kind := range []Kind{Storage, Network, Runtime, Volume} {
 		seen := map[string]bool{}
 		for _, c := range Checks(kind) {

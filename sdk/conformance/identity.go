@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -168,34 +167,60 @@ func childOf(pid int) int {
 // what the other checks made and removed.
 func leftovers() Check {
 	return Check{Name: "plugin/leaves-nothing", Rule: "What was removed leaves nothing", run: func(t *T) {
-		var more []string
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-			now, err := t.files()
-			t.must(err, "looking for files")
-			more = more[:0]
-			for path := range now {
-				if !t.bare[path] {
-					more = append(more, path)
-				}
-			}
-			if len(more) == 0 || time.Now().After(deadline) {
-				break
-			}
-		}
-		if slices.Sort(more); len(more) > 0 {
-			t.errorf("%d files are left, the first is %s", len(more), more[0])
-		}
+		t.nothingLeft()
 		t.plug.stop(context.WithoutCancel(t.ctx))
 		t.plug = nil
-		mounts, err := mountsBelow(t.dir)
-		t.must(err, "looking for mounts")
-		if len(mounts) > 0 {
-			t.errorf("mounts are left: %v", mounts)
-		}
 		if left := t.processes(); len(left) > 0 {
 			t.errorf("processes are left: %v", left)
 		}
 	}}
+}
+
+// nothingLeft wants nothing to be there of resources that were removed. What the
+// kernel takes away in the background has some seconds.
+func (t *T) nothingLeft() {
+	left := eventually(func() ([]string, bool) {
+		left, err := t.left()
+		t.must(err, "looking for what is left")
+		return left, len(left) == 0
+	})
+	for i, what := range left {
+		if i == 10 {
+			t.errorf("and %d more", len(left)-i)
+			break
+		}
+		t.errorf("left behind: %s", what)
+	}
+}
+
+// left lists what is there beyond what was there with no resource.
+func (b *bench) left() ([]string, error) {
+	files, err := b.files()
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for path := range files {
+		if !b.bare[path] {
+			left = append(left, "file "+path)
+		}
+	}
+	mounts, err := mountsBelow(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range mounts {
+		left = append(left, "mount "+at)
+	}
+	slices.Sort(left)
+	if b.o.host != nil {
+		now, err := b.o.host.Snapshot()
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, missing(b.links, now...)...)
+	}
+	return left, nil
 }
 
 // processes are those that the bench's plugins started, themselves among them:

@@ -141,7 +141,11 @@ func spawn(ctx context.Context, o Options) (*plug, string, error) {
 	cmd.Env, cmd.Dir = environment(sockets, os.Getpid()), "/"
 	cmd.Stdout, cmd.Stderr = stdoutW, stderrW
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = errors.Join(cmd.Start(), stdoutW.Close(), stderrW.Close())
+	start := cmd.Start
+	if o.host != nil {
+		start = func() error { return o.host.Do(cmd.Start) }
+	}
+	err = errors.Join(start(), stdoutW.Close(), stderrW.Close())
 	if err != nil {
 		return nil, "", errors.Join(err, stdout.Close(), stderr.Close(), os.RemoveAll(sockets))
 	}

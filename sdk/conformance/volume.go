@@ -41,7 +41,7 @@ func volumeChecks() []Check {
 
 // made is a volume that is removed when the check is over.
 func (t *T) made(name string) volume.Volume {
-	v, err := t.volume().Create(t.ctx, t.name(name), t.o.VolumeOptions, map[string]string{"kit": "yes"})
+	v, err := t.volume().Create(t.ctx, t.name(name), t.o.DriverOptions, map[string]string{"kit": "yes"})
 	t.must(err, "Create")
 	t.cleanup(func() { t.gone(v.Name) })
 	return v
@@ -89,7 +89,7 @@ func volumeCreate(t *T) {
 
 func volumeCreateAgain(t *T) {
 	first := t.made("twice")
-	for what, options := range map[string]map[string]string{"the same options": t.o.VolumeOptions, "no options": nil} {
+	for what, options := range map[string]map[string]string{"the same options": t.o.DriverOptions, "no options": nil} {
 		v, err := t.volume().Create(t.ctx, first.Name, options, nil)
 		if err != nil {
 			t.errorf("Create again with %s: %v", what, err)
@@ -106,7 +106,7 @@ func volumeCreateAtOnce(t *T) {
 	t.cleanup(func() { t.gone(name) })
 	fresh := make([]bool, 16)
 	for i, err := range together(len(fresh), func(i int) error {
-		v, err := t.volume().Create(t.ctx, name, t.o.VolumeOptions, nil)
+		v, err := t.volume().Create(t.ctx, name, t.o.DriverOptions, nil)
 		fresh[i] = v.Fresh
 		return err
 	}) {
@@ -119,7 +119,7 @@ func volumeCreateAtOnce(t *T) {
 
 func volumeFresh(t *T) {
 	v := t.made("fresh")
-	again, err := t.volume().Create(t.ctx, v.Name, t.o.VolumeOptions, nil)
+	again, err := t.volume().Create(t.ctx, v.Name, t.o.DriverOptions, nil)
 	t.must(err, "Create again")
 	got, err := t.volume().Get(t.ctx, v.Name)
 	t.must(err, "Get")
@@ -137,7 +137,7 @@ func volumeUnknownOption(t *T) {
 	name := t.name("odd")
 	t.cleanup(func() { t.gone(name) })
 	options := map[string]string{"kit-no-such-option": "1"}
-	maps.Copy(options, t.o.VolumeOptions)
+	maps.Copy(options, t.o.DriverOptions)
 	_, err := t.volume().Create(t.ctx, name, options, nil)
 	t.fails(err, errdefs.ErrInvalidArgument, "Create with an unknown option")
 	if err != nil && !strings.Contains(err.Error(), "kit-no-such-option") {
@@ -148,7 +148,7 @@ func volumeUnknownOption(t *T) {
 }
 
 func (t *T) needOptions() {
-	if len(t.o.VolumeOptions) == 0 {
+	if len(t.o.DriverOptions) == 0 {
 		t.skipf("no driver option to try it with was given (--option)")
 	}
 }
@@ -160,8 +160,8 @@ func volumeOtherOptions(t *T) {
 		t.skipf("the driver makes no volume without options: %v", err)
 	}
 	t.cleanup(func() { t.gone(v.Name) })
-	_, err = t.volume().Create(t.ctx, v.Name, t.o.VolumeOptions, nil)
-	t.fails(err, errdefs.ErrAlreadyExists, "Create again with %v", t.o.VolumeOptions)
+	_, err = t.volume().Create(t.ctx, v.Name, t.o.DriverOptions, nil)
+	t.fails(err, errdefs.ErrAlreadyExists, "Create again with %v", t.o.DriverOptions)
 }
 
 func volumeOptions(t *T) {
@@ -171,8 +171,8 @@ func volumeOptions(t *T) {
 	got, err := t.volume().Get(t.ctx, v.Name)
 	t.must(err, "Get")
 	for _, o := range []map[string]string{v.Options, got.Options} {
-		if !maps.Equal(o, t.o.VolumeOptions) {
-			t.errorf("created with %v, it has %v", t.o.VolumeOptions, o)
+		if !maps.Equal(o, t.o.DriverOptions) {
+			t.errorf("created with %v, it has %v", t.o.DriverOptions, o)
 		}
 	}
 }
@@ -181,7 +181,7 @@ func volumeOptions(t *T) {
 // removed through it, which could remove anything.
 func volumeNames(t *T) {
 	for _, name := range []string{"", "a/b", t.name("x") + "/y"} {
-		_, err := t.volume().Create(t.ctx, name, t.o.VolumeOptions, nil)
+		_, err := t.volume().Create(t.ctx, name, t.o.DriverOptions, nil)
 		t.fails(err, errdefs.ErrInvalidArgument, "Create of %q", name)
 	}
 }
@@ -372,7 +372,7 @@ func volumeRestart(t *T) {
 func volumeMany(t *T) {
 	for i, err := range together(16, func(i int) error {
 		name, d := t.name("many")+string(rune('a'+i)), t.volume()
-		if _, err := d.Create(t.ctx, name, t.o.VolumeOptions, nil); err != nil {
+		if _, err := d.Create(t.ctx, name, t.o.DriverOptions, nil); err != nil {
 			return err
 		}
 		if _, err := d.Mount(t.ctx, name, "c1"); err != nil {

@@ -8,6 +8,16 @@ import (
 	"net/netip"
 )
 
+// Feature flags a driver may announce.
+const (
+	// FeatureIPv6: networks may have IPv6. Without it CreateNetwork answers
+	// ErrNotImplemented to one that wants it.
+	FeatureIPv6 = "ipv6"
+	// FeaturePorts: endpoints reach other hosts through this one, and their ports can
+	// be published on it. Without it ports that are asked for are ignored.
+	FeaturePorts = "ports"
+)
+
 // Pool is one address range of a network.
 type Pool struct {
 	Subnet  netip.Prefix
@@ -90,16 +100,20 @@ type Driver interface {
 	// endpoints. An unknown network is no error.
 	DeleteNetwork(ctx context.Context, id string) error
 	// Attach puts an interface of the network into the namespace, with
-	// addresses, routes and published ports, all or nothing.
+	// addresses, routes and published ports, all or nothing. A taken address is
+	// ErrAlreadyExists, one in no pool of the network ErrInvalidArgument; with none
+	// left it is ErrResourceExhausted, and ErrNotFound for an unknown network.
 	Attach(ctx context.Context, a Attachment) (Endpoint, error)
 	// Detach undoes Attach, also when the namespace is gone. An unknown endpoint
 	// is no error. Addresses and ports are free when it returns; the kernel's
 	// links may go a little later.
 	Detach(ctx context.Context, networkID, endpointID string) error
-	// UpdatePorts replaces an endpoint's published ports and answers those in use.
+	// UpdatePorts replaces an endpoint's published ports and answers those in use. On
+	// error the old ones stay. ErrNotFound for an unknown endpoint.
 	UpdatePorts(ctx context.Context, networkID, endpointID string, ports []Port) ([]Port, error)
 	// SetGateway says which default routes of its namespace an endpoint provides
-	// from now on. The caller withdraws the other endpoint's first.
+	// from now on. The caller withdraws the other endpoint's first. ErrNotFound for an
+	// unknown endpoint.
 	SetGateway(ctx context.Context, networkID, endpointID string, ipv4, ipv6 bool) error
 	// List reports what the driver holds.
 	List(ctx context.Context) (State, error)

@@ -29,6 +29,7 @@ func drivers() []subject {
 	return []subject{
 		{"storage-overlay", 30, nil},
 		{"volume-local", 30, nil},
+		{"network-bridge", 40, nil},
 		// A tmpfs keeps nothing without a consumer, so only what is about options.
 		{"volume-local", 2, []string{"--run", "volume/(other-options|options-are-kept)", "--option", "type=tmpfs", "--option", "device=tmpfs", "--option", "o=size=16m"}},
 	}

@@ -9,6 +9,11 @@
 //
 // Addresses are in the usual text form ("10.0.0.2", "fd00::2"), prefixes in CIDR
 // form ("10.0.0.0/24"); an empty string means none or any, as said.
+//
+// Features: "ipv6": networks may have IPv6; without it CreateNetwork answers
+// NOT_IMPLEMENTED to one that wants it. "ports": endpoints are behind the host: they
+// reach other hosts through it, and their ports can be published on it; without it
+// ports that are asked for are ignored, and none are answered.
 
 package networkv1
 

@@ -9,6 +9,11 @@
 //
 // Addresses are in the usual text form ("10.0.0.2", "fd00::2"), prefixes in CIDR
 // form ("10.0.0.0/24"); an empty string means none or any, as said.
+//
+// Features: "ipv6": networks may have IPv6; without it CreateNetwork answers
+// NOT_IMPLEMENTED to one that wants it. "ports": endpoints are behind the host: they
+// reach other hosts through it, and their ports can be published on it; without it
+// ports that are asked for are ignored, and none are answered.
 
 package networkv1
 
@@ -50,15 +55,19 @@ type NetworkClient interface {
 	DeleteNetwork(ctx context.Context, in *DeleteNetworkRequest, opts ...grpc.CallOption) (*DeleteNetworkResponse, error)
 	// Attach puts an interface into a namespace, with addresses, routes and
 	// published ports, all or nothing. A taken host port: PORT_IN_USE with "Bind for
-	// ADDRESS:PORT failed: port is already allocated".
+	// ADDRESS:PORT failed: port is already allocated". A taken address:
+	// ALREADY_EXISTS; one in no pool of the network: INVALID_ARGUMENT; none left:
+	// RESOURCE_EXHAUSTED. NOT_FOUND for an unknown network.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachResponse, error)
 	// Detach undoes Attach, also when the namespace is gone. Succeeds if there is
 	// no such endpoint. Addresses and ports are free on return.
 	Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*DetachResponse, error)
-	// UpdatePorts replaces the published ports of an endpoint.
+	// UpdatePorts replaces the published ports of an endpoint. On error the old ones
+	// stay. NOT_FOUND for an unknown endpoint.
 	UpdatePorts(ctx context.Context, in *UpdatePortsRequest, opts ...grpc.CallOption) (*UpdatePortsResponse, error)
 	// SetGateway says which default routes of its namespace an endpoint provides
 	// from now on. The other's are withdrawn first: two cannot be there at once.
+	// NOT_FOUND for an unknown endpoint.
 	SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*SetGatewayResponse, error)
 	// List reports all networks and endpoints of the driver.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
@@ -170,15 +179,19 @@ type NetworkServer interface {
 	DeleteNetwork(context.Context, *DeleteNetworkRequest) (*DeleteNetworkResponse, error)
 	// Attach puts an interface into a namespace, with addresses, routes and
 	// published ports, all or nothing. A taken host port: PORT_IN_USE with "Bind for
-	// ADDRESS:PORT failed: port is already allocated".
+	// ADDRESS:PORT failed: port is already allocated". A taken address:
+	// ALREADY_EXISTS; one in no pool of the network: INVALID_ARGUMENT; none left:
+	// RESOURCE_EXHAUSTED. NOT_FOUND for an unknown network.
 	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
 	// Detach undoes Attach, also when the namespace is gone. Succeeds if there is
 	// no such endpoint. Addresses and ports are free on return.
 	Detach(context.Context, *DetachRequest) (*DetachResponse, error)
-	// UpdatePorts replaces the published ports of an endpoint.
+	// UpdatePorts replaces the published ports of an endpoint. On error the old ones
+	// stay. NOT_FOUND for an unknown endpoint.
 	UpdatePorts(context.Context, *UpdatePortsRequest) (*UpdatePortsResponse, error)
 	// SetGateway says which default routes of its namespace an endpoint provides
 	// from now on. The other's are withdrawn first: two cannot be there at once.
+	// NOT_FOUND for an unknown endpoint.
 	SetGateway(context.Context, *SetGatewayRequest) (*SetGatewayResponse, error)
 	// List reports all networks and endpoints of the driver.
 	List(context.Context, *ListRequest) (*ListResponse, error)
