@@ -43,7 +43,28 @@ func Attributes(from, into *os.File) error {
 // extended copies extended attributes. A filesystem without room for their kind
 // goes without.
 func extended(from, into string) error {
-	names, err := filled(func(buffer []byte) (int, error) { return unix.Listxattr(from, buffer) })
+	return eachExtended(from, func(name string, value []byte) error {
+		if err := unix.Setxattr(into, name, value, 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return fmt.Errorf("attribute %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// ExtendedAttributes answers the extended attributes of a file, which may be held
+// with O_PATH and be a symbolic link.
+func ExtendedAttributes(of *os.File) (map[string]string, error) {
+	attributes := map[string]string{}
+	err := eachExtended(fdPath(of), func(name string, value []byte) error {
+		attributes[name] = string(value)
+		return nil
+	})
+	return attributes, err
+}
+
+// eachExtended calls fn for the extended attributes of a file.
+func eachExtended(of string, fn func(name string, value []byte) error) error {
+	names, err := filled(func(buffer []byte) (int, error) { return unix.Listxattr(of, buffer) })
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
@@ -54,15 +75,15 @@ func extended(from, into string) error {
 		if len(name) == 0 {
 			continue
 		}
-		value, err := filled(func(buffer []byte) (int, error) { return unix.Getxattr(from, string(name), buffer) })
+		value, err := filled(func(buffer []byte) (int, error) { return unix.Getxattr(of, string(name), buffer) })
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 			continue
 		}
-		if err == nil {
-			err = unix.Setxattr(into, string(name), value, 0)
-		}
-		if err != nil && !errors.Is(err, unix.ENOTSUP) {
+		if err != nil {
 			return fmt.Errorf("attribute %s: %w", name, err)
+		}
+		if err := fn(string(name), value); err != nil {
+			return err
 		}
 	}
 	return nil

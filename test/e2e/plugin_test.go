@@ -45,15 +45,7 @@ func TestTheExampleDriver(t *testing.T) {
 	place := c.ok("volume", "inspect", "-f", "{{.Driver}} {{.Mountpoint}}", "photos")
 	c.contains(place, "minimal "+filepath.Join(e.Root, "drivers", "volume-minimal"))
 	c.background("user", "-v", "photos:/photos", "busybox", "sleep", "600")
-	plugins, err := e.Plugins(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range plugins {
-		if p.Name == "volume-minimal" {
-			kill(t, p.PID)
-		}
-	}
+	kill(t, plugin(t, e, "volume-minimal").PID)
 	// The new process has the old one's volumes and knows who uses them.
 	c.fails(1, "volume is in use", "volume", "rm", "photos")
 	c.equal(c.ok("exec", c.own("user"), "cat", "/photos/one"), "sunset")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
+	"golang.org/x/sys/unix"
 
 	"github.com/davit-engine/davit/sdk/conformance"
 	"github.com/davit-engine/davit/sdk/conformance/snapshotter"
@@ -28,6 +29,7 @@ import (
 func drivers() []subject {
 	return []subject{
 		{"storage-overlay", 30, nil},
+		{"storage-copy", 30, nil},
 		{"volume-local", 30, nil},
 		{"network-bridge", 40, nil},
 		// A tmpfs keeps nothing without a consumer, so only what is about options.
@@ -95,7 +97,19 @@ func TestDriversKeepTheContract(t *testing.T) {
 // TestContainerdsSuite lets containerd judge the storage drivers over the wire. The
 // names tell the suite what a kind of snapshotter cannot do.
 func TestContainerdsSuite(t *testing.T) {
-	for name, as := range map[string]string{"storage-overlay": "overlayfs"} {
+	bin(t)
+	// Each of hundreds of commits waits for a disk.
+	memory := t.TempDir()
+	if err := unix.Mount("tmpfs", memory, "tmpfs", 0, "size=1g"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(memory, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv("TMPDIR", memory)
+	for name, as := range map[string]string{"storage-overlay": "overlayfs", "storage-copy": "copy"} {
 		t.Run(name, func(t *testing.T) {
 			o := conformance.Options{Path: filepath.Join(bin(t), "plugins", "davit-"+name), Kind: conformance.Storage}
 			testsuite.SnapshotterSuite(t, as, func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
