@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-PLUGINS := storage-overlay storage-copy network-bridge runtime-native runtime-oci volume-local
+PLUGINS := storage-overlay storage-copy network-bridge runtime-native runtime-oci volume-local volume-tmpfs
 PREFIX  ?= /usr/local
 LIBDIR  := $(PREFIX)/lib/davit
 LDFLAGS := -s -w -X github.com/davit-engine/davit/config.Version=$(VERSION)

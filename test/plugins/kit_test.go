@@ -32,6 +32,7 @@ func drivers() []subject {
 		{"storage-copy", 30, nil},
 		{"volume-local", 30, nil},
 		{"network-bridge", 40, nil},
+		{"volume-tmpfs", 30, []string{"--option", "size=16m", "--option", "uid=7"}},
 		// A tmpfs keeps nothing without a consumer, so only what is about options.
 		{"volume-local", 2, []string{"--run", "volume/(other-options|options-are-kept)", "--option", "type=tmpfs", "--option", "device=tmpfs", "--option", "o=size=16m"}},
 	}
