@@ -53,6 +53,70 @@ func TestTheExampleDriver(t *testing.T) {
 	c.ok("volume", "rm", "photos")
 }
 
+// TestDriversInPython gives a container a volume and a network of drivers in Python,
+// which are killed under it.
+func TestDriversInPython(t *testing.T) {
+	bin, err := private.BinDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := filepath.Join(filepath.Dir(bin), "examples")
+	if _, err := os.Stat(examples); errors.Is(err, os.ErrNotExist) {
+		t.Skip("the sources are not here: this is another machine than they were built on")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"volume-python", "network-python"} {
+		command(t, "make", "-C", filepath.Join(examples, name), "OUT="+dir)
+	}
+	e := ownEngine(t, private.Options{Plugins: []string{dir}})
+	c := newClient(t, "docker", e)
+	c.ok("volume", "create", "-d", "python", "photos")
+	c.ok("network", "create", "-d", "python", "--subnet", "10.97.97.0/24", "lab")
+	t.Cleanup(func() { c.run("network", "rm", "lab") })
+	web := c.own("web")
+	c.background("web", "--network", "lab", "-v", "photos:/photos", "busybox",
+		"sh", "-c", "echo sunset > /photos/index.html; exec httpd -f -p 80 -h /photos")
+	ask := func() {
+		t.Helper()
+		c.equal(c.ok("run", "--rm", "--network", "lab", "-v", "photos:/photos:ro", "busybox",
+			"sh", "-c", "cat /photos/index.html; wget -q -O - http://"+web+"/; ip -4 addr show eth0 | grep -o 10.97.97"), "sunset\nsunset\n10.97.97")
+	}
+	ask()
+	c.equal(c.ok("inspect", "-f", "{{(index .NetworkSettings.Networks \"lab\").Gateway}}", web), "10.97.97.1")
+	for _, name := range []string{"volume-python", "network-python"} {
+		kill(t, plugin(t, e, name).PID)
+	}
+	ask()
+	c.fails(1, "volume is in use", "volume", "rm", "photos")
+	c.fails(1, "active endpoints", "network", "rm", "lab")
+	c.fails(1, "this driver has no IPv6", "network", "create", "-d", "python", "--ipv6", "six")
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := e.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+	c.ok("restart", "-t", "0", web)
+	eventually(t, "the server", func() error {
+		if r := c.run("run", "--rm", "--network", "lab", "busybox", "wget", "-q", "-O", "-", "http://"+web+"/"); r.out != "sunset\n" {
+			return errors.New(r.err)
+		}
+		return nil
+	})
+	c.ok("rm", "-f", web)
+	c.ok("volume", "rm", "photos")
+	c.ok("network", "rm", "lab")
+	if left := command(t, "ip", "-o", "link", "show", "type", "bridge"); strings.Contains(left, " pb") {
+		t.Errorf("a bridge is left: %s", left)
+	}
+}
+
 // TestBrokenRequests sends what no client would.
 func TestBrokenRequests(t *testing.T) {
 	t.Parallel()
