@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/jsonstream"
 	mobyregistry "github.com/moby/moby/api/types/registry"
@@ -150,10 +149,6 @@ func (p *pull) run(ctx context.Context) (fresh bool, err error) {
 		return false, err
 	}
 	return p.finish(ctx, target, img)
-}
-
-func descriptor(d v1.Descriptor) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: string(d.MediaType), Digest: digest.Digest(d.Digest.String()), Size: d.Size}
 }
 
 // ask asks for a manifest or index, and answers that of the first source that has it,

@@ -10,19 +10,15 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/moby/api/types/auxprogress"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/jsonstream"
 	mobyregistry "github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/davit-engine/davit/core/image/send"
 	"github.com/davit-engine/davit/core/registry"
 )
-
-// parallelUploads is how many layers of one image are sent at once, as in Docker.
-const parallelUploads = 5
 
 // Push sends an image to its registry: what the name names, or every tag of the
 // repository if it names none. Blobs that the registry has are not sent, and those
@@ -37,7 +33,11 @@ func (s *Store) Push(ctx context.Context, ref string, platform *ocispec.Platform
 	if _, digested := named.(reference.Digested); digested {
 		return errdefs.ErrInvalidArgument.WithMessage("cannot push a digest reference")
 	}
-	ctx = scope(ctx)
+	ctx, done, err := s.leased(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	wanted, err := s.toPush(ctx, named)
 	if err != nil {
 		return err
@@ -46,10 +46,13 @@ func (s *Store) Push(ctx context.Context, ref string, platform *ocispec.Platform
 	if err != nil {
 		return err
 	}
-	p := &push{Store: s, platform: platform, named: reference.TrimNamed(named), repository: to.Name(), options: append(to.Remote(ctx), remote.WithJobs(parallelUploads)), out: newProgress(out)}
+	p := &push{
+		Store: s, platform: platform, named: reference.TrimNamed(named), to: to, out: newProgress(out),
+		send: send.Options{Attempts: s.fetcher.Attempts, Backoff: s.fetcher.Backoff},
+	}
 	p.out.say("", "The push refers to repository ["+p.named.Name()+"]")
 	for _, record := range wanted {
-		if err := p.send(ctx, record); err != nil {
+		if err := p.record(ctx, record); err != nil {
 			return p.explain(err)
 		}
 	}
@@ -79,15 +82,16 @@ func (s *Store) toPush(ctx context.Context, named reference.Named) ([]images.Ima
 // push is a repository on its way to a registry.
 type push struct {
 	*Store
-	platform   *ocispec.Platform // nil: all that are here
-	named      reference.Named
-	repository name.Repository
-	options    []remote.Option
-	out        *progress
+	platform *ocispec.Platform // nil: all that are here
+	named    reference.Named
+	to       *registry.Repository
+	send     send.Options
+	out      *progress
 }
 
-// send pushes what one name names.
-func (p *push) send(ctx context.Context, record images.Image) error {
+// record pushes what one name names. The image may be removed meanwhile: what it
+// needs is kept until it is there.
+func (p *push) record(ctx context.Context, record images.Image) error {
 	named, err := reference.ParseNormalizedNamed(record.Name)
 	if err != nil {
 		return err
@@ -95,6 +99,9 @@ func (p *push) send(ctx context.Context, record images.Image) error {
 	tagged, ok := named.(reference.NamedTagged)
 	if !ok {
 		return errdefs.ErrInvalidArgument.WithMessage("an image without a tag cannot be pushed")
+	}
+	if err := p.holdTree(ctx, record.Target); err != nil {
+		return err
 	}
 	target, err := p.target(ctx, record)
 	if err != nil {
@@ -105,39 +112,31 @@ func (p *push) send(ctx context.Context, record images.Image) error {
 			ManifestPushedInsteadOfIndex: true, OriginalIndex: record.Target, SelectedManifest: target,
 		})})
 	}
-	tag := p.repository.Tag(tagged.Tag())
-	sent := &sending{push: p, ctx: ctx}
-	if images.IsIndexType(target.MediaType) {
-		index, err := sent.index(target)
-		if err == nil {
-			err = remote.WriteIndex(tag, index, p.options...)
-		}
-		if err != nil {
-			return err
-		}
-	} else {
-		img, err := sent.image(target)
-		if err == nil {
-			err = remote.Write(tag, img, p.options...)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	sent.finish()
-	for _, layer := range sent.layers {
-		p.comesFrom(ctx, layer.Descriptor.Digest, p.repository.RegistryStr(), p.repository.RepositoryStr())
+	if err := p.image(ctx, target, tagged.Tag()); err != nil {
+		return err
 	}
 	p.out.say("", fmt.Sprintf("%s: digest: %s size: %d", tagged.Tag(), target.Digest, target.Size))
 	p.out.send(jsonstream.Message{Aux: encoded(pushResult{tagged.Tag(), target.Digest.String(), target.Size})})
 	if target.Digest == record.Target.Digest {
-		// From here on the name vouches for a digest at the registry.
-		if _, err := p.name(ctx, record.Name, record.Target, map[string]string{pulled: "true"}); err != nil {
+		if err := p.vouch(ctx, record); err != nil {
 			return err
 		}
 	}
 	p.event(events.ActionPush, reference.FamiliarString(tagged), reference.FamiliarName(tagged))
 	return nil
+}
+
+// vouch notes that a name's digest is at the registry, if the name is still there and
+// means the same.
+func (p *push) vouch(ctx context.Context, record images.Image) error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	now, err := p.names.Get(ctx, record.Name)
+	if err != nil || now.Target.Digest != record.Target.Digest {
+		return ignoreNotFound(err)
+	}
+	_, err = p.nameLocked(ctx, record.Name, record.Target, map[string]string{pulled: "true"})
+	return err
 }
 
 // pushResult is Docker's last word on a tag.

@@ -1,202 +1,143 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/davit-engine/davit/core/image/send"
 )
+
+// parallelUploads is how many blobs of one image are sent at once, as in Docker.
+const parallelUploads = 5
 
 // sourceLabel, with a registry's host behind it, is where a blob is known to be:
 // repositories, separated by commas. It is containerd's.
 const sourceLabel = "containerd.io/distribution.source."
 
-// sending is one image or index as go-containerregistry wants it, from the content
-// store.
-type sending struct {
-	*push
-	ctx    context.Context // of the push: the library's interfaces have none
-	mu     sync.Mutex
-	layers []*sentLayer
-}
-
-// finish tells what came of the layers that did not have to be sent.
-func (s *sending) finish() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, layer := range s.layers {
-		status := "Layer already exists"
-		if layer.read.Load() {
-			status = "Pushed"
+// image sends a manifest, or an index with all its manifests, and gives it a tag when
+// everything that it needs is there.
+func (p *push) image(ctx context.Context, target ocispec.Descriptor, tag string) error {
+	manifests := []ocispec.Descriptor{target}
+	if images.IsIndexType(target.MediaType) {
+		var list ocispec.Index
+		if err := p.readJSON(ctx, target, &list); err != nil {
+			return err
 		}
-		s.out.say(short(layer.Descriptor.Digest), status)
+		manifests = list.Manifests
 	}
-}
-
-// sentIndex implements v1.ImageIndex.
-type sentIndex struct {
-	*sending
-	descriptor ocispec.Descriptor
-	raw        []byte
-}
-
-func (s *sending) index(d ocispec.Descriptor) (v1.ImageIndex, error) {
-	raw, err := content.ReadBlob(s.ctx, s.content, d)
-	return &sentIndex{s, d, raw}, err
-}
-
-// MediaType implements v1.ImageIndex, as do the following.
-func (i *sentIndex) MediaType() (types.MediaType, error) {
-	return types.MediaType(i.descriptor.MediaType), nil
-}
-func (i *sentIndex) Digest() (v1.Hash, error)     { return v1.NewHash(i.descriptor.Digest.String()) }
-func (i *sentIndex) Size() (int64, error)         { return i.descriptor.Size, nil }
-func (i *sentIndex) RawManifest() ([]byte, error) { return i.raw, nil }
-func (i *sentIndex) IndexManifest() (*v1.IndexManifest, error) {
-	return v1.ParseIndexManifest(bytes.NewReader(i.raw))
-}
-func (i *sentIndex) ImageIndex(h v1.Hash) (v1.ImageIndex, error) {
-	return nil, fmt.Errorf("%s is an index within an index", h)
-}
-
-func (i *sentIndex) Image(h v1.Hash) (v1.Image, error) {
-	list, err := i.IndexManifest()
-	if err != nil {
-		return nil, err
+	if err := p.blobs(ctx, manifests); err != nil {
+		return err
 	}
-	for _, d := range list.Manifests {
-		if d.Digest == h {
-			return i.image(descriptor(d))
+	if images.IsIndexType(target.MediaType) {
+		for _, d := range manifests {
+			if err := p.document(ctx, d, d.Digest.String()); err != nil {
+				return err
+			}
 		}
 	}
-	return nil, fmt.Errorf("the index does not have %s", h)
+	return p.document(ctx, target, tag)
 }
 
-// sentImage implements v1.Image: all but its layers is computed from the manifest.
-type sentImage struct {
-	v1.Image
-	layers []v1.Layer
+// document sends a manifest or index.
+func (p *push) document(ctx context.Context, d ocispec.Descriptor, ref string) error {
+	body, err := content.ReadBlob(ctx, p.content, d)
+	if err != nil {
+		return err
+	}
+	return patiently(ctx, func() error { return p.to.PutManifest(ctx, ref, d.MediaType, body) })
 }
 
-// Layers implements v1.Image. Unlike those that are computed they may be mounted
-// from other repositories.
-func (i *sentImage) Layers() ([]v1.Layer, error) { return i.layers, nil }
-
-func (s *sending) image(d ocispec.Descriptor) (v1.Image, error) {
-	m, err := s.manifest(s.ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	core := &imageCore{sending: s, descriptor: d, manifest: m}
-	if core.raw, err = content.ReadBlob(s.ctx, s.content, d); err != nil {
-		return nil, err
-	}
-	img, err := partial.CompressedToImage(core)
-	if err != nil {
-		return nil, err
-	}
-	sent := &sentImage{Image: img}
-	for _, blob := range m.Layers {
-		layer, err := s.layer(blob)
+// blobs sends the layers and configurations of manifests, several at once and each
+// once.
+func (p *push) blobs(ctx context.Context, manifests []ocispec.Descriptor) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelUploads)
+	seen := map[digest.Digest]bool{}
+	var configs, layers []ocispec.Descriptor
+	for _, d := range manifests {
+		m, err := p.manifest(ctx, d)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		sent.layers = append(sent.layers, layer)
+		layers, configs = append(layers, m.Layers...), append(configs, m.Config)
 	}
-	return sent, nil
-}
-
-// imageCore implements partial.CompressedImageCore.
-type imageCore struct {
-	*sending
-	descriptor ocispec.Descriptor
-	manifest   ocispec.Manifest
-	raw        []byte
-}
-
-// RawConfigFile implements partial.CompressedImageCore, as do the following.
-func (c *imageCore) RawConfigFile() ([]byte, error) {
-	return content.ReadBlob(c.ctx, c.content, c.manifest.Config)
-}
-func (c *imageCore) MediaType() (types.MediaType, error) {
-	return types.MediaType(c.descriptor.MediaType), nil
-}
-func (c *imageCore) RawManifest() ([]byte, error) { return c.raw, nil }
-func (c *imageCore) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
-	for _, d := range append(c.manifest.Layers, c.manifest.Config) {
-		if d.Digest.String() == h.String() {
-			return &sentLayer{sending: c.sending, Descriptor: d}, nil
-		}
+	isSeen := func(d ocispec.Descriptor) bool {
+		before := seen[d.Digest]
+		seen[d.Digest] = true
+		return before
 	}
-	return nil, fmt.Errorf("the image does not have %s", h)
+	layers, configs = slices.DeleteFunc(layers, isSeen), slices.DeleteFunc(configs, isSeen)
+	for _, d := range layers {
+		p.out.say(short(d.Digest), "Preparing")
+	}
+	for _, d := range layers {
+		group.Go(func() error { return p.layer(ctx, d) })
+	}
+	for _, d := range configs {
+		group.Go(func() error {
+			_, err := p.blob(ctx, d, "", func(send.Status) {})
+			return err
+		})
+	}
+	return group.Wait()
 }
 
-// sentLayer is a layer whose sending is shown; it implements
-// partial.CompressedLayer.
-type sentLayer struct {
-	*sending
-	ocispec.Descriptor
-	read atomic.Bool
-}
-
-// Digest implements partial.CompressedLayer, as do the following.
-func (l *sentLayer) Digest() (v1.Hash, error) { return v1.NewHash(l.Descriptor.Digest.String()) }
-func (l *sentLayer) Size() (int64, error)     { return l.Descriptor.Size, nil }
-func (l *sentLayer) MediaType() (types.MediaType, error) {
-	return types.MediaType(l.Descriptor.MediaType), nil
-}
-
-func (l *sentLayer) Compressed() (io.ReadCloser, error) {
-	l.read.Store(true)
-	blob, err := l.content.ReaderAt(l.ctx, l.Descriptor)
+// layer sends a blob and shows how.
+func (p *push) layer(ctx context.Context, d ocispec.Descriptor) error {
+	from, err := p.elsewhere(ctx, d)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	id := short(l.Descriptor.Digest)
-	return &sentBlob{l.out.meter(id, "Pushing", l.Descriptor.Size, content.NewReader(blob)), blob}, nil
+	id := short(d.Digest)
+	outcome, err := p.blob(ctx, d, from, p.out.upload(id, d.Size))
+	if err != nil {
+		return err
+	}
+	switch outcome {
+	case send.Existed:
+		p.out.say(id, "Layer already exists")
+	case send.Mounted:
+		p.out.say(id, "Mounted from "+strings.TrimPrefix(from, "library/"))
+	case send.Sent:
+		p.out.say(id, "Pushed")
+	}
+	p.comesFrom(ctx, d.Digest, p.to.Name().RegistryStr(), p.to.Name().RepositoryStr())
+	return nil
 }
 
-// sentBlob is a blob that is being read.
-type sentBlob struct {
-	io.Reader
-	io.Closer
+func (p *push) blob(ctx context.Context, d ocispec.Descriptor, from string, tell func(send.Status)) (outcome send.Outcome, err error) {
+	blob, err := p.content.ReaderAt(ctx, d)
+	if err != nil {
+		return outcome, fmt.Errorf("reading blob %s: %w", d.Digest, err)
+	}
+	defer func() { _ = blob.Close() }()
+	return p.send.Blob(ctx, p.to, d, blob, from, tell)
 }
 
-// layer answers a layer that is mounted where the registry has it already, if that
-// is known.
-func (s *sending) layer(d ocispec.Descriptor) (v1.Layer, error) {
-	sent := &sentLayer{sending: s, Descriptor: d}
-	layer, err := partial.CompressedToLayer(sent)
+// elsewhere is another repository of the registry's that is known to have a blob; empty
+// if none is.
+func (p *push) elsewhere(ctx context.Context, d ocispec.Descriptor) (string, error) {
+	info, err := p.content.Info(ctx, d.Digest)
 	if err != nil {
-		return nil, err
+		return "", fmt.Errorf("reading blob %s: %w", d.Digest, err)
 	}
-	s.mu.Lock()
-	s.layers = append(s.layers, sent)
-	s.mu.Unlock()
-	s.out.say(short(d.Digest), "Preparing")
-	info, err := s.content.Info(s.ctx, d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	own := s.repository.RepositoryStr()
-	for source := range strings.SplitSeq(info.Labels[sourceLabel+s.repository.RegistryStr()], ",") {
+	own := p.to.Name().RepositoryStr()
+	for source := range strings.SplitSeq(info.Labels[sourceLabel+p.to.Name().RegistryStr()], ",") {
 		if source != "" && source != own {
-			return &remote.MountableLayer{Layer: layer, Reference: s.repository.Registry.Repo(source).Digest(d.Digest.String())}, nil
+			return source, nil
 		}
 	}
-	return layer, nil
+	return "", nil
 }
 
 // comesFrom remembers that a registry has a blob in a repository. It only saves
@@ -222,6 +163,21 @@ func (s *Store) comesFrom(ctx context.Context, d digest.Digest, host, repository
 	_, err = s.content.Update(ctx, content.Info{Digest: d, Labels: map[string]string{label: repository}}, "labels."+label)
 	if err != nil {
 		s.Log.Debug("remembering where a blob comes from", "digest", d, "error", err)
+	}
+}
+
+// upload tells how far an upload is, in Docker's words, each half mebibyte.
+func (p *progress) upload(id string, total int64) func(send.Status) {
+	var last int64
+	return func(s send.Status) {
+		switch {
+		case s.Wait > 0:
+			p.say(id, "Retrying in "+seconds(s.Wait))
+			last = 0
+		case s.Offset-last >= 1<<19, s.Offset == total:
+			last = s.Offset
+			p.send(jsonstream.Message{ID: id, Status: "Pushing", Progress: &jsonstream.Progress{Current: s.Offset, Total: total}})
+		}
 	}
 }
 

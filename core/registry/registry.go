@@ -16,6 +16,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/moby/api/types/registry"
 )
 
@@ -110,13 +111,13 @@ func (r *Registries) ForPull(named reference.Named, auth *registry.AuthConfig) (
 		}
 		own := r.host(m.Host)
 		own.Insecure = own.Insecure || m.Plain
-		repository, err := r.repository(m.Host, strings.TrimPrefix(m.Prefix+"/"+path, "/"), own, nil)
+		repository, err := r.repository(m.Host, strings.TrimPrefix(m.Prefix+"/"+path, "/"), own, nil, transport.PullScope)
 		if err != nil {
 			return nil, fmt.Errorf("mirror %q of %s: %w", mirror, domain, err)
 		}
 		list = append(list, repository)
 	}
-	itself, err := r.repository(domain, path, h, auth)
+	itself, err := r.repository(domain, path, h, auth, transport.PullScope)
 	if err != nil {
 		return nil, err
 	}
@@ -130,10 +131,10 @@ func (r *Registries) ForPush(named reference.Named, auth *registry.AuthConfig) (
 	if err != nil {
 		return nil, err
 	}
-	return r.repository(domain, reference.Path(named), h, auth)
+	return r.repository(domain, reference.Path(named), h, auth, transport.PushScope)
 }
 
-func (r *Registries) repository(domain, path string, h Host, auth *registry.AuthConfig) (*Repository, error) {
+func (r *Registries) repository(domain, path string, h Host, auth *registry.AuthConfig, scope string) (*Repository, error) {
 	base, err := r.transport(domain, h)
 	if err != nil {
 		return nil, err
@@ -142,7 +143,7 @@ func (r *Registries) repository(domain, path string, h Host, auth *registry.Auth
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	return newRepository(repository, authenticator(auth), base, r.Silence), nil
+	return &Repository{name: repository, auth: authenticator(auth), base: base, scope: scope, silence: r.Silence, connecting: make(chan struct{}, 1)}, nil
 }
 
 // naming is how names of the registry are read: those of an insecure one allow plain

@@ -40,14 +40,11 @@ type Repository struct {
 	name    name.Repository
 	auth    authn.Authenticator
 	base    http.RoundTripper
+	scope   string // transport.PullScope or PushScope
 	silence time.Duration
 
 	connecting chan struct{} // held by who asks how to authenticate
 	client     *http.Client  // nil until known
-}
-
-func newRepository(repository name.Repository, auth authn.Authenticator, base http.RoundTripper, silence time.Duration) *Repository {
-	return &Repository{name: repository, auth: auth, base: base, silence: silence, connecting: make(chan struct{}, 1)}
 }
 
 // Name is registry and repository.
@@ -72,7 +69,7 @@ func (r *Repository) connect(ctx context.Context) (*http.Client, error) {
 	if r.client != nil {
 		return r.client, nil
 	}
-	way, err := transport.NewWithContext(ctx, r.name.Registry, r.auth, r.base, []string{r.name.Scope(transport.PullScope)})
+	way, err := transport.NewWithContext(ctx, r.name.Registry, r.auth, r.base, []string{r.name.Scope(r.scope)})
 	if err != nil {
 		return nil, err
 	}
@@ -80,10 +77,28 @@ func (r *Repository) connect(ctx context.Context) (*http.Client, error) {
 	return r.client, nil
 }
 
+// call is one request.
+type call struct {
+	method, address string
+	head            http.Header
+	body            *sentBody // nil: none
+	silence         time.Duration
+	want            []int // statuses
+}
+
 // ask sends a GET below the repository and answers a response with one of the wanted
 // statuses. The body ends with an error when the registry has been silent too long.
 func (r *Repository) ask(ctx context.Context, path string, head http.Header, want ...int) (*http.Response, error) {
-	ctx, watch := watched(ctx, r.silence)
+	return r.do(ctx, call{method: http.MethodGet, address: r.below(path), head: head, silence: r.silence, want: want})
+}
+
+// below is the address of what is in the repository.
+func (r *Repository) below(path string) string {
+	return fmt.Sprintf("%s://%s/v2/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), path)
+}
+
+func (r *Repository) do(ctx context.Context, c call) (*http.Response, error) {
+	ctx, watch := watched(ctx, c.silence)
 	fail := func(err error) (*http.Response, error) {
 		err = watch.explain(plain(err))
 		watch.stop()
@@ -93,20 +108,23 @@ func (r *Repository) ask(ctx context.Context, path string, head http.Header, wan
 	if err != nil {
 		return fail(err)
 	}
-	address := fmt.Sprintf("%s://%s/v2/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), path)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, c.method, c.address, http.NoBody)
 	if err != nil {
 		return fail(err)
 	}
-	for key, values := range head {
+	for key, values := range c.head {
 		request.Header[key] = values
+	}
+	if c.body != nil {
+		c.body.attach(request, watch)
+		defer c.body.end()
 	}
 	response, err := client.Do(request)
 	if err != nil {
 		return fail(err)
 	}
 	response.Body = watch.body(response.Body)
-	if err := transport.CheckError(response, want...); err != nil {
+	if err := transport.CheckError(response, c.want...); err != nil {
 		_ = response.Body.Close()
 		return nil, later(err, response.Header.Get("Retry-After"))
 	}

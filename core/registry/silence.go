@@ -2,16 +2,15 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
-
-	"github.com/containerd/errdefs"
 )
 
 // errSilent is the cause of giving up a registry that says nothing.
-var errSilent = errdefs.ErrUnavailable.WithMessage("the registry is silent")
+var errSilent = errors.New("the registry is silent")
 
 // watch ends a request whose registry has been silent for too long: while it is
 // connected to, until its answer begins and between two parts of it.

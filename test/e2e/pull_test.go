@@ -210,30 +210,6 @@ func TestAPullGoesOn(t *testing.T) {
 	}
 }
 
-// TestAPushIsTriedAgain when the connection breaks, or the registry has much to do.
-func TestAPushIsTriedAgain(t *testing.T) {
-	both(t, func(c *client) {
-		p := faulty(c.T)
-		for what, fault := range map[string]faultproxy.Fault{
-			"cut":    {Method: http.MethodPatch, Path: "/blobs/uploads/", Close: true, Times: 1},
-			"busy":   {Method: http.MethodPatch, Path: "/blobs/uploads/", Status: 503, Times: 1},
-			"commit": {Method: http.MethodPut, Path: "/manifests/", Status: 502, Times: 1},
-		} {
-			ref := p.Address + "/team/" + what + ":v1"
-			c.ok("import", archiveOf(c.T, map[string]string{"file": noise(c.T, 1<<20)}), ref)
-			c.Cleanup(func() { c.run("rmi", "-f", ref) })
-			p.Set(fault)
-			p.Forget()
-			c.contains(c.ok("push", ref), "v1: digest: sha256:")
-			if n := len(p.Asked(fault.Method, fault.Path)); n < 2 {
-				c.Errorf("%s: %d requests", what, n)
-			}
-			c.ok("rmi", ref)
-			c.ok("pull", ref)
-		}
-	})
-}
-
 // ingested is how many bytes an engine has of blobs that are not whole.
 func ingested(e *private.Engine) (sum int64) {
 	parts, _ := filepath.Glob(filepath.Join(e.Root, "images/content/ingest/*/data"))
@@ -255,8 +231,14 @@ func atLeast(got, want int64) error {
 // pulling starts a pull; stop ends the client with a signal.
 func (c *client) pulling(ref string) (stop func(syscall.Signal)) {
 	c.Helper()
+	return c.starting("pull", ref)
+}
+
+// starting starts a command; stop ends the client with a signal.
+func (c *client) starting(args ...string) (stop func(syscall.Signal)) {
+	c.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	cmd := c.engine.Command(ctx, c.name, "pull", ref)
+	cmd := c.engine.Command(ctx, c.name, args...)
 	if err := cmd.Start(); err != nil {
 		c.Fatal(err)
 	}

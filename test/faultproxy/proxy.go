@@ -34,6 +34,8 @@ type Fault struct {
 	Hang     bool          // never answer
 	Stall    bool          // stop in the middle of the body, after Cut bytes, without closing
 	Delay    time.Duration // before the answer
+	Until    chan struct{} // wait until it is closed before the answer
+	CutSent  int64         // close the connection after so many bytes of the request's body (CutSent > 0)
 
 	NoRange bool                // forget that only a part was asked for
 	Rewrite func([]byte) []byte // change the body
@@ -58,6 +60,7 @@ type Request struct {
 	Method, Path, Range string
 	Header              http.Header
 	Sent                int64 // bytes of the answer's body
+	Received            int64 // bytes of the request's body
 }
 
 // New starts a proxy before a registry in this process.
@@ -162,6 +165,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.Delay > 0 {
 		p.wait(r.Context(), f.Delay)
 	}
+	if f.Until != nil {
+		select {
+		case <-f.Until:
+		case <-r.Context().Done():
+		case <-p.stopped:
+		}
+	}
 	switch {
 	case f.Hang:
 		p.wait(r.Context(), time.Hour)
@@ -182,7 +192,37 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.NoRange {
 		r.Header.Del("Range")
 	}
+	body := &received{ReadCloser: r.Body, proxy: p, number: number, cut: f.CutSent}
+	r.Body = body
+	if f.CutSent > 0 {
+		defer func() { panic(http.ErrAbortHandler) }() // whatever the registry answers
+	}
 	p.behind.ServeHTTP(out, r)
+}
+
+// received is a request's body, which may break off.
+type received struct {
+	io.ReadCloser
+	proxy     *Proxy
+	number    int
+	cut, read int64
+}
+
+func (b *received) Read(p []byte) (int, error) {
+	if b.cut > 0 {
+		if b.read == b.cut {
+			return 0, io.ErrUnexpectedEOF
+		}
+		p = p[:min(int64(len(p)), b.cut-b.read)]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	b.proxy.mu.Lock()
+	defer b.proxy.mu.Unlock()
+	if b.number < len(b.proxy.asked) {
+		b.proxy.asked[b.number].Received += int64(n)
+	}
+	return n, err
 }
 
 // wait sleeps until the client or the proxy goes away.
