@@ -140,6 +140,9 @@ type System interface {
 	Events(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error
 	// DriverPlugins describes davit's driver plugins (served below /davit/plugins).
 	DriverPlugins(ctx context.Context) ([]plugin.Status, error)
+	// UpgradePlugin replaces a driver plugin's process by one of what is installed
+	// now. ErrNotModified if that runs already.
+	UpgradePlugin(ctx context.Context, name string, o plugin.UpgradeOptions) (plugin.Upgrade, error)
 }
 
 // The words of the interface are the engine's, too.

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
@@ -19,6 +22,7 @@ func (s *server) systemRoutes() {
 	s.handle("GET /system/df", s.diskUsage)
 	s.handle("GET /davit/plugins", s.plugins)
 	s.handle("GET /davit/plugins/{name}", s.plugin)
+	s.handle("POST /davit/plugins/{name}/upgrade", s.upgradePlugin)
 }
 
 // ping tells clients the version; they look at the headers.
@@ -147,4 +151,26 @@ func (s *server) plugin(w http.ResponseWriter, r *http.Request) error {
 		return errdefs.ErrNotFound.WithMessage("No such driver plugin: " + name)
 	}
 	return writeJSON(w, http.StatusOK, list[i])
+}
+
+// upgradePlugin takes "force" and "timeout", seconds to wait for calls under way.
+func (s *server) upgradePlugin(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	o := plugin.UpgradeOptions{Force: flag(q, "force")}
+	if text := q.Get("timeout"); text != "" {
+		seconds, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(seconds > 0 && seconds <= 3600) {
+			return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("timeout %q is not a number of seconds up to 3600", text))
+		}
+		o.Drain = time.Duration(seconds * float64(time.Second))
+	}
+	done, err := s.Backend.UpgradePlugin(r.Context(), r.PathValue("name"), o)
+	if errdefs.IsNotModified(err) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, done)
 }

@@ -3,11 +3,13 @@ package api
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -94,6 +96,16 @@ func (o operations) SystemDiskUsage(context.Context, ...system.DiskUsageObject) 
 		ImageUsage:  &image.DiskUsage{TotalSize: 7, Items: []image.Summary{{ID: "i"}}},
 		VolumeUsage: &volume.DiskUsage{Items: []volume.Volume{{Name: "v"}}},
 	}, nil
+}
+
+func (o operations) UpgradePlugin(_ context.Context, name string, u plugin.UpgradeOptions) (plugin.Upgrade, error) {
+	switch name {
+	case "current":
+		return plugin.Upgrade{}, errdefs.ErrNotModified.WithMessage("is current")
+	case "busy":
+		return plugin.Upgrade{}, errdefs.ErrUnavailable.WithMessage("is busy")
+	}
+	return plugin.Upgrade{Name: name, To: plugin.Version{Version: fmt.Sprint(u.Force)}, Paused: u.Drain}, nil
 }
 
 func (o operations) DriverPlugins(context.Context) ([]plugin.Status, error) {
@@ -206,4 +218,25 @@ func TestADriverPluginHasTwoNames(t *testing.T) {
 		}
 	}
 	refused(t, ask(t, operations{t: t}, http.MethodGet, "/davit/plugins/nosuch", ""), http.StatusNotFound, "No such driver plugin: nosuch")
+}
+
+func TestUpgradeOfAPlugin(t *testing.T) {
+	for path, want := range map[string]struct {
+		status int
+		body   string
+	}{
+		"x/upgrade":                      {http.StatusOK, `{"Name":"x","From":{"Version":"","SHA256":"","PID":0},"To":{"Version":"false","SHA256":"","PID":0},"Paused":0}`},
+		"x/upgrade?force=1&timeout=1.5":  {http.StatusOK, `"To":{"Version":"true","SHA256":"","PID":0},"Paused":1500000000}`},
+		"current/upgrade":                {http.StatusNotModified, ""},
+		"busy/upgrade":                   {http.StatusServiceUnavailable, "is busy"},
+		"x/upgrade?timeout=soon":         {http.StatusBadRequest, `timeout \"soon\" is not a number of seconds`},
+		"x/upgrade?timeout=-1":           {http.StatusBadRequest, "is not a number"},
+		"x/upgrade?timeout=NaN":          {http.StatusBadRequest, "is not a number"},
+		"x/upgrade?timeout=100000000000": {http.StatusBadRequest, "is not a number"},
+	} {
+		w := ask(t, operations{t: t}, http.MethodPost, "/davit/plugins/"+path, "")
+		if w.Code != want.status || !strings.Contains(w.Body.String(), want.body) {
+			t.Errorf("%s: %d %s, want %d %s", path, w.Code, w.Body, want.status, want.body)
+		}
+	}
 }

@@ -37,6 +37,8 @@ type Drivers interface {
 	Volume(name string) (volume.Driver, error)
 	Default(kind plugin.Kind) string
 	List() []plugin.Status
+	// Upgrade replaces a plugin's process by one of what is installed now.
+	Upgrade(ctx context.Context, name string, o plugin.UpgradeOptions) (plugin.Upgrade, error)
 	// Called waits until a driver that is started on demand was called by somebody.
 	Called(ctx context.Context, kind plugin.Kind, name string) error
 }

@@ -129,6 +129,11 @@ func (e *Engine) DriverPlugins(context.Context) ([]plugin.Status, error) {
 	return e.Drivers.List(), nil
 }
 
+// UpgradePlugin implements the API's backend.
+func (e *Engine) UpgradePlugin(ctx context.Context, name string, o plugin.UpgradeOptions) (plugin.Upgrade, error) {
+	return e.Drivers.Upgrade(ctx, name, o)
+}
+
 func cgroupVersion() string {
 	var fs unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {

@@ -129,7 +129,8 @@ func (b *bench) install(binary string, kind Kind, driver string, more map[string
 	if err := os.WriteFile(path+".json", data, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
-	if out, err := exec.Command("cp", binary, path).CombinedOutput(); err != nil {
+	// One that is running cannot be written.
+	if out, err := exec.Command("cp", "--remove-destination", binary, path).CombinedOutput(); err != nil {
 		b.t.Fatalf("%v: %s", err, out)
 	}
 	return path

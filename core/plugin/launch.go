@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -31,18 +30,39 @@ type permanent struct{ error }
 
 func (p permanent) Unwrap() error { return p.error }
 
-// instance is one life of a plugin: a configured process and its connection.
+// instance is one life of a plugin: a process and its connection.
 type instance struct {
+	manifest Manifest
+	sum      string   // digest of the executable, hex
+	exe      *os.File // the executable as it was, whatever has its name now
 	proc     *process
 	client   *goplugin.Client
 	conn     *grpc.ClientConn
 	version  string
 	features []string
+	setup    *pluginv1.ConfigureRequest
+	timeout  time.Duration // for start and for configuration
+	out      *lines
 	dead     chan struct{} // closed by the supervisor when it has given it up
+
+	// Guarded by the supervisor's mutex.
+	calls   int           // under way, but those that last
+	drained chan struct{} // no more calls may begin; closed when none is under way
 }
 
 // launch starts a process of a plugin and answers it configured.
-func launch(ctx context.Context, f found, m Manifest, o Options) (*instance, error) {
+func launch(ctx context.Context, f found, m Manifest, sum string, o Options) (*instance, error) {
+	inst, err := prepare(ctx, f, m, sum, nil, o)
+	if err != nil {
+		return nil, err
+	}
+	return inst, inst.configure(ctx)
+}
+
+// prepare starts a process of a plugin and asks what it is. It is to be configured
+// before it may do anything. If exe is not nil that is executed, under the
+// plugin's name, and is the instance's from then on.
+func prepare(ctx context.Context, f found, m Manifest, sum string, exe *os.File, o Options) (_ *instance, err error) {
 	config, err := m.Settings(o.Config[m.Name])
 	if err != nil {
 		return nil, permanent{err}
@@ -51,49 +71,72 @@ func launch(ctx context.Context, f found, m Manifest, o Options) (*instance, err
 	if err != nil {
 		return nil, permanent{fmt.Errorf("encoding configuration of %s: %w", m.Name, err)}
 	}
-	setup := &pluginv1.ConfigureRequest{
+	inst := &instance{manifest: m, sum: sum, exe: exe, timeout: o.StartTimeout, out: &lines{log: o.Logger.With("plugin", m.Name)}, dead: make(chan struct{})}
+	inst.setup = &pluginv1.ConfigureRequest{
 		EngineId: o.EngineID,
 		Root:     filepath.Join(o.Root, "drivers", m.Name),
 		Run:      filepath.Join(o.Run, "drivers", m.Name),
 		Config:   settings,
 	}
-	for _, dir := range []string{setup.GetRoot(), setup.GetRun()} {
+	for _, dir := range []string{inst.setup.GetRoot(), inst.setup.GetRun()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("making directory of %s: %w", m.Name, err)
 		}
 	}
+	inst.proc = newProcess(f.path, leastLevel(ctx, o.Logger))
+	if exe != nil {
+		inst.proc.program = fmt.Sprintf("/proc/self/fd/%d", exe.Fd())
+	} else if inst.exe, err = os.Open(f.path); err != nil {
+		return nil, fmt.Errorf("reading plugin: %w", err)
+	}
+	return inst, inst.attempt(ctx, func(ctx context.Context) error { return inst.start(ctx, o) })
+}
 
-	ctx, cancel := context.WithTimeout(ctx, o.StartTimeout)
+// configure tells the plugin where it works; then it serves.
+func (i *instance) configure(ctx context.Context) error {
+	return i.attempt(ctx, func(ctx context.Context) error {
+		if _, err := pluginv1.NewIdentityClient(errcode.Conn(i.conn)).Configure(ctx, i.setup); err != nil {
+			err = fmt.Errorf("configuring %s: %w", i.manifest.Name, err)
+			if errdefs.IsInvalidArgument(err) {
+				return permanent{err}
+			}
+			return err
+		}
+		return nil
+	})
+}
+
+// attempt does something that ends with the process if it fails or takes too long.
+func (i *instance) attempt(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
-	out := &lines{log: o.Logger.With("plugin", m.Name)}
-	inst := &instance{proc: newProcess(f.path, leastLevel(ctx, o.Logger)), dead: make(chan struct{})}
 	// go-plugin cannot be interrupted while it waits for a process; the process's
 	// end interrupts it.
-	stop := context.AfterFunc(ctx, inst.proc.kill)
-	err = inst.start(ctx, m, setup, o, out)
+	stop := context.AfterFunc(ctx, i.proc.kill)
+	err := do(ctx)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
-		return inst, nil
+		return nil
 	}
-	inst.end()
+	i.end()
 	var final permanent
 	switch {
 	case errors.As(err, &final):
-		return nil, err
+		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("%s was not ready within %s and was killed", f.path, o.StartTimeout)
+		err = fmt.Errorf("%s was not ready within %s and was killed", i.proc.path, i.timeout)
 	case ctx.Err() == nil:
-		err = fmt.Errorf("starting %s: %w", f.path, err)
+		err = fmt.Errorf("starting %s: %w", i.proc.path, err)
 	}
-	if last := out.last(); last != "" {
+	if last := i.out.last(); last != "" {
 		err = fmt.Errorf("%w (it said: %s)", err, last)
 	}
-	return nil, err
+	return err
 }
 
-func (i *instance) start(ctx context.Context, m Manifest, setup *pluginv1.ConfigureRequest, o Options, out io.Writer) error {
+func (i *instance) start(ctx context.Context, o Options) error {
 	i.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  sdk.Handshake(),
 		Plugins:          goplugin.PluginSet{"davit": &goplugin.NetRPCUnsupportedPlugin{}},
@@ -103,9 +146,9 @@ func (i *instance) start(ctx context.Context, m Manifest, setup *pluginv1.Config
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		AutoMTLS:         o.AutoMTLS,
 		Logger:           hclog.NewNullLogger(), // go-plugin's own lines; the plugin's come by Stderr
-		Stderr:           out,
-		SyncStdout:       out,
-		SyncStderr:       out,
+		Stderr:           i.out,
+		SyncStdout:       i.out,
+		SyncStderr:       i.out,
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: filepath.Join(o.Run, "plugins")},
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(sdk.MaxMessage), grpc.MaxCallSendMsgSize(sdk.MaxMessage)),
@@ -119,7 +162,7 @@ func (i *instance) start(ctx context.Context, m Manifest, setup *pluginv1.Config
 	if _, err := i.client.Start(); err != nil {
 		if version, ok := otherVersion(err); ok {
 			return permanent{fmt.Errorf("plugin %s speaks protocol version %s, this engine version %d: install the plugin made for this engine: %w",
-				m.Name, version, sdk.ProtocolVersion, errdefs.ErrInvalidArgument)}
+				i.manifest.Name, version, sdk.ProtocolVersion, errdefs.ErrInvalidArgument)}
 		}
 		// A process that closes its output before it has said anything is about to
 		// end; how it ends tells more than go-plugin's error.
@@ -136,14 +179,15 @@ func (i *instance) start(ctx context.Context, m Manifest, setup *pluginv1.Config
 	}
 	grpcClient, ok := rpc.(*goplugin.GRPCClient)
 	if !ok {
-		return permanent{fmt.Errorf("plugin %s does not speak gRPC: %w", m.Name, errdefs.ErrInvalidArgument)}
+		return permanent{fmt.Errorf("plugin %s does not speak gRPC: %w", i.manifest.Name, errdefs.ErrInvalidArgument)}
 	}
 	i.conn = grpcClient.Conn
-	return i.introduce(ctx, m, setup)
+	return i.introduce(ctx)
 }
 
-// introduce asks the plugin who it is and tells it where it works.
-func (i *instance) introduce(ctx context.Context, m Manifest, setup *pluginv1.ConfigureRequest) error {
+// introduce asks the plugin who it is.
+func (i *instance) introduce(ctx context.Context) error {
+	m := i.manifest
 	identity := pluginv1.NewIdentityClient(errcode.Conn(i.conn))
 	info, err := identity.Info(ctx, &pluginv1.InfoRequest{})
 	if err != nil {
@@ -162,13 +206,6 @@ func (i *instance) introduce(ctx context.Context, m Manifest, setup *pluginv1.Co
 	if !served {
 		return permanent{fmt.Errorf("plugin %s is declared as a %s driver and serves %v instead: %w",
 			m.Name, m.Kind, services, errdefs.ErrInvalidArgument)}
-	}
-	if _, err := identity.Configure(ctx, setup); err != nil {
-		err = fmt.Errorf("configuring %s: %w", m.Name, err)
-		if errdefs.IsInvalidArgument(err) {
-			return permanent{err}
-		}
-		return err
 	}
 	return nil
 }
@@ -201,8 +238,8 @@ func leastLevel(ctx context.Context, log *slog.Logger) string {
 }
 
 // watch returns when the instance cannot serve any more, with the reason, or
-// with nil when ctx has ended.
-func (i *instance) watch(ctx context.Context) error {
+// with nil when ctx has ended; or when something else is wanted of it.
+func (i *instance) watch(ctx context.Context, requests <-chan *upgradeRequest) (*upgradeRequest, error) {
 	watching, cancel := context.WithCancel(ctx)
 	lost := make(chan struct{})
 	go func() {
@@ -215,21 +252,23 @@ func (i *instance) watch(ctx context.Context) error {
 	}()
 	defer func() { cancel(); <-lost }()
 	select {
+	case request := <-requests:
+		return request, nil
 	case <-i.proc.exited:
 	case <-lost:
 		if ctx.Err() != nil {
-			return nil
+			return nil, nil
 		}
 		// A dying process loses its connection first.
 		select {
 		case <-i.proc.exited:
 		case <-time.After(50 * time.Millisecond):
-			return fmt.Errorf("process %d did not answer and was killed", i.proc.pid())
+			return nil, fmt.Errorf("process %d did not answer and was killed", i.proc.pid())
 		}
 	case <-ctx.Done():
-		return nil
+		return nil, nil
 	}
-	return errors.New(i.proc.ended())
+	return nil, errors.New(i.proc.ended())
 }
 
 // stop ends the instance in good order: what it is doing may be finished, though
@@ -253,4 +292,5 @@ func (i *instance) end() {
 	if gone := i.proc.end(); gone && i.client != nil {
 		i.client.Kill() // only collects its goroutines now
 	}
+	_ = i.exe.Close()
 }

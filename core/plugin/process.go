@@ -25,8 +25,9 @@ import (
 // is still waiting for its first words, and it does not inherit what systemd
 // gave the engine.
 type process struct {
-	path  string
-	level string // least log level to send
+	path    string
+	program string // what is executed under that name
+	level   string // least log level to send
 
 	mu        sync.Mutex
 	env       []string
@@ -41,7 +42,7 @@ type process struct {
 }
 
 func newProcess(path, level string) *process {
-	return &process{path: path, level: level, exited: make(chan struct{})}
+	return &process{path: path, program: path, level: level, exited: make(chan struct{})}
 }
 
 // runner is go-plugin's RunnerFunc; cmd carries the environment of its handshake.
@@ -94,7 +95,8 @@ func (p *process) Start(ctx context.Context) (err error) {
 	ends = append(ends, stderrW)
 
 	// The context that go-plugin gives ends with the start.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.program)
+	cmd.Args[0] = p.path
 	cmd.Env = p.env
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = stdoutW, stderrW

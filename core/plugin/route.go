@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -27,18 +28,19 @@ const deathNotice = time.Second
 func (r route) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	// Wait lasts as long as its container, over any number of restarts and also
 	// while the driver cannot work: it must not be taken for the container's end.
-	endless := method == runtimev1.Runtime_Wait_FullMethodName
+	endless := lasts(method)
 	if !endless {
 		var cancel context.CancelFunc
 		ctx, cancel = r.bounded(ctx)
 		defer cancel()
 	}
 	for repeated := false; ; repeated = true {
-		inst, err := r.plugin.acquire(ctx, endless)
+		inst, leave, err := r.plugin.enter(ctx, endless, method)
 		if err != nil {
 			return err
 		}
 		err = inst.conn.Invoke(ctx, method, args, reply, opts...)
+		leave()
 		if !inst.lost(ctx, err) {
 			return err
 		}
@@ -52,26 +54,39 @@ func (r route) Invoke(ctx context.Context, method string, args, reply any, opts 
 // the plugin only; such a stream is opened anew if it breaks before its first
 // message.
 func (r route) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	s := &stream{plugin: r.plugin, open: func() (grpc.ClientStream, *instance, error) {
+	s := &stream{plugin: r.plugin}
+	s.open = func() (err error) {
 		waiting, cancel := r.bounded(ctx)
 		defer cancel()
-		inst, err := r.plugin.acquire(waiting, false)
-		if err != nil {
-			return nil, nil, err
+		var leave func()
+		if s.inst, leave, err = r.plugin.enter(waiting, false, method); err != nil {
+			return err
 		}
-		cs, err := inst.conn.NewStream(ctx, desc, method, opts...)
-		return cs, inst, err
-	}}
-	var err error
-	if s.ClientStream, s.inst, err = s.open(); err != nil && s.inst != nil && s.inst.lost(ctx, err) {
+		if s.ClientStream, err = s.inst.conn.NewStream(ctx, desc, method, opts...); err != nil {
+			leave()
+			return err
+		}
+		// A stream ends with its last message, or because nobody reads it any more.
+		s.leave = sync.OnceFunc(leave)
+		context.AfterFunc(s.Context(), s.leave)
+		return nil
+	}
+	err := s.open()
+	if err != nil && s.inst != nil && s.inst.lost(ctx, err) {
 		s.fixed = true
-		s.ClientStream, s.inst, err = s.open()
+		err = s.open()
 	}
 	if err != nil {
 		return nil, err
 	}
 	s.fixed = s.fixed || desc.ClientStreams
 	return s, nil
+}
+
+// lasts says whether a call lasts as long as a container or an engine. An upgrade
+// does not wait for its end: it goes on with the next process.
+func lasts(method string) bool {
+	return method == runtimev1.Runtime_Wait_FullMethodName || method == runtimev1.Runtime_Events_FullMethodName
 }
 
 func (r route) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -108,8 +123,9 @@ func (i *instance) lost(ctx context.Context, err error) bool {
 type stream struct {
 	grpc.ClientStream
 	plugin  *supervised
-	open    func() (grpc.ClientStream, *instance, error)
+	open    func() error // opens it to the present process
 	inst    *instance
+	leave   func()
 	request any
 	fixed   bool // nothing may be repeated any more
 }
@@ -123,6 +139,9 @@ func (s *stream) SendMsg(m any) error {
 // RecvMsg implements grpc.ClientStream.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
+	if err != nil {
+		s.leave()
+	}
 	lost := err != nil && s.inst.lost(s.Context(), err)
 	if lost && s.fixed {
 		return s.plugin.died()
@@ -130,16 +149,17 @@ func (s *stream) RecvMsg(m any) error {
 	if s.fixed = true; !lost {
 		return err
 	}
-	cs, inst, err := s.open()
-	if err != nil {
+	if err := s.open(); err != nil {
 		return err
 	}
-	s.ClientStream, s.inst = cs, inst
 	if err := s.ClientStream.SendMsg(s.request); err != nil {
 		return err
 	}
 	if err := s.CloseSend(); err != nil {
 		return err
 	}
-	return s.ClientStream.RecvMsg(m)
+	if err = s.ClientStream.RecvMsg(m); err != nil {
+		s.leave()
+	}
+	return err
 }

@@ -38,7 +38,8 @@ const (
 	StateIdle     State = "idle" // on demand, and nobody has called it yet
 	StateStarting State = "starting"
 	StateReady    State = "ready"
-	StateBackoff  State = "backoff" // died or failed to start; will be tried again
-	StateFailed   State = "failed"  // cannot work: wrong digest, protocol or permissions
+	StateUpgrade  State = "upgrading" // another process takes the place of this one
+	StateBackoff  State = "backoff"   // died or failed to start; will be tried again
+	StateFailed   State = "failed"    // cannot work: wrong digest, protocol or permissions
 	StateStopped  State = "stopped"
 )

@@ -32,6 +32,7 @@ const (
 //	starting --launched--> ready --died--> backoff --waited--> starting
 //	starting --failed----> backoff
 //	starting --permanent-> failed  --files changed--> starting
+//	ready    --asked-----> upgrading --switched, or not--> ready
 //	any      --closed----> stopped
 //
 // A plugin that is started on demand is idle until somebody calls it, unless it is
@@ -50,13 +51,14 @@ type supervised struct {
 	failures int           // in a row
 	changed  chan struct{} // closed and replaced at every change
 
-	called chan struct{} // has one when somebody has called
+	called   chan struct{} // has one when somebody has called
+	requests chan *upgradeRequest
 }
 
 func supervise(f found, o Options, onReady func(context.Context, bool)) *supervised {
 	return &supervised{
 		found: f, options: o, log: o.Logger.With("plugin", f.name()), onReady: onReady,
-		changed: make(chan struct{}), called: make(chan struct{}, 1),
+		changed: make(chan struct{}), called: make(chan struct{}, 1), requests: make(chan *upgradeRequest),
 		status: Status{
 			Name: f.name(), Kind: f.kind, Driver: f.driver, Path: f.path,
 			Default: o.Defaults[f.kind] == f.driver, State: StateStarting, Since: time.Now(),
@@ -82,8 +84,7 @@ func (s *supervised) run(ctx context.Context) {
 			started := time.Now()
 			s.settle(ctx, inst, again)
 			s.log.Info("driver ready", "pid", inst.proc.pid(), "version", inst.version)
-			err = inst.watch(ctx)
-			s.retire(ctx, inst, err)
+			err = s.serve(ctx, inst)
 			if ctx.Err() != nil {
 				return
 			}
@@ -103,6 +104,23 @@ func (s *supervised) run(ctx context.Context) {
 		s.change(func(st *Status) { st.State, st.LastError = StateBackoff, err.Error() })
 		pause(ctx, delay)
 		delay = min(2*delay, maxBackoff)
+	}
+}
+
+// serve watches an instance, and those that take its place, until one is lost.
+func (s *supervised) serve(ctx context.Context, inst *instance) error {
+	for {
+		request, err := inst.watch(ctx, s.requests)
+		if request == nil {
+			s.retire(ctx, inst, err)
+			return err
+		}
+		next, done, err := s.upgrade(ctx, inst, request.options)
+		request.answer <- upgraded{done, err}
+		if next == nil {
+			return err
+		}
+		inst = next
 	}
 }
 
@@ -150,7 +168,7 @@ func (s *supervised) launch(ctx context.Context, again bool) (*instance, error) 
 		return nil, permanent{err}
 	}
 	s.change(func(st *Status) { st.Version, st.SHA256 = m.Version, sum })
-	inst, err := launch(ctx, s.found, m, s.options)
+	inst, err := launch(ctx, s.found, m, sum, s.options)
 	if err != nil {
 		s.mu.Lock()
 		s.failures++
@@ -180,7 +198,7 @@ func (s *supervised) settle(ctx context.Context, inst *instance, again bool) {
 	s.instance, s.settling, s.failures = inst, nil, 0
 	s.mu.Unlock()
 	s.change(func(st *Status) {
-		st.State, st.PID, st.Features = StateReady, inst.proc.pid(), inst.features
+		st.State, st.PID, st.Features, st.SHA256 = StateReady, inst.proc.pid(), inst.features, inst.sum
 		if inst.version != "" {
 			st.Version = inst.version
 		}

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,15 @@ import (
 	"github.com/davit-engine/davit/sdk/volume"
 )
 
+// flaw is what is wrong with this version, which stands behind the executable.
+var version, flaw = "1", ""
+
 func main() {
+	if self, err := os.ReadFile("/proc/self/exe"); err == nil {
+		if _, mark, found := bytes.Cut(self[len(self)-20:], []byte("version 2 ")); found {
+			version, flaw = "2", string(mark)
+		}
+	}
 	switch name := filepath.Base(os.Args[0]); name {
 	case "davit-volume-crash":
 		fmt.Fprintln(os.Stderr, "no such device: /dev/odd")
@@ -37,9 +46,17 @@ func main() {
 	case "davit-network-wrong":
 		plugin.Serve(plugin.Plugin{Name: "network-wrong", Version: "1", Volume: &driver{}})
 	default:
+		if flaw == "crash" {
+			fmt.Fprintln(os.Stderr, "version 2 does not like this machine")
+			os.Exit(3)
+		}
 		d := &driver{}
+		features := []string{"oddity"}
+		if flaw == "features" {
+			features = nil
+		}
 		plugin.Serve(plugin.Plugin{
-			Name: "volume-odd", Version: "1", Features: []string{"oddity"}, Volume: d, Configure: d.configure,
+			Name: "volume-odd", Version: version, Features: features, Volume: d, Configure: d.configure,
 		})
 	}
 }
@@ -63,6 +80,9 @@ func (d *driver) configure(_ context.Context, s plugin.Setup) error {
 	d.setup = s
 	if s.Config["refuse"] == true {
 		return errdefs.ErrInvalidArgument.WithMessage(`key "refuse": may not be true`)
+	}
+	if flaw == "configure" {
+		return errdefs.ErrInternal.WithMessage("the state of version 1 is not understood")
 	}
 	s.Logger.Warn("odd is configured", "root", s.Root)
 	return nil
@@ -95,6 +115,9 @@ func (d *driver) Get(ctx context.Context, name string) (volume.Volume, error) {
 // List answers more volumes than fit into one message.
 func (d *driver) List(context.Context) ([]volume.Volume, error) {
 	vs := make([]volume.Volume, 1000)
+	if flaw == "loses" {
+		vs = vs[:999]
+	}
 	for i := range vs {
 		vs[i] = volume.Volume{Name: fmt.Sprint(i), Labels: map[string]string{"pad": string(make([]byte, 32<<10))}}
 	}

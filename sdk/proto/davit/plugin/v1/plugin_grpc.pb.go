@@ -92,7 +92,9 @@ const (
 type IdentityClient interface {
 	// Info says what the plugin is. Called once after every start.
 	Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*InfoResponse, error)
-	// Configure is called once after every start, before any driver call.
+	// Configure is called once after every start, before any driver call. Until then
+	// the plugin touches nothing: in an upgrade its predecessor still works. When
+	// Configure is called that has ended, and the plugin must have all that it had.
 	// INVALID_ARGUMENT naming the key for a wrong value, which the engine treats as
 	// final; any other error makes it restart the plugin later.
 	Configure(ctx context.Context, in *ConfigureRequest, opts ...grpc.CallOption) (*ConfigureResponse, error)
@@ -159,7 +161,9 @@ func (c *identityClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts
 type IdentityServer interface {
 	// Info says what the plugin is. Called once after every start.
 	Info(context.Context, *InfoRequest) (*InfoResponse, error)
-	// Configure is called once after every start, before any driver call.
+	// Configure is called once after every start, before any driver call. Until then
+	// the plugin touches nothing: in an upgrade its predecessor still works. When
+	// Configure is called that has ended, and the plugin must have all that it had.
 	// INVALID_ARGUMENT naming the key for a wrong value, which the engine treats as
 	// final; any other error makes it restart the plugin later.
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
