@@ -10,9 +10,13 @@ import (
 	"github.com/davit-engine/davit/core/registry"
 )
 
-// documentTries is how often a small document is asked for, with short breaks: nothing
-// has been said to the client yet, which waits.
-const documentTries = 3
+// documentTries is how often a small document is asked for or sent, with short breaks,
+// and documentWait how long a registry may want to be left alone before one: the client
+// waits, and nothing is said to it yet.
+const (
+	documentTries = 3
+	documentWait  = 10 * time.Second
+)
 
 // patient is a repository that is asked again for what a fault that may pass kept back.
 type patient struct{ *registry.Repository }
@@ -37,7 +41,7 @@ func (p patient) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (
 func patiently(ctx context.Context, ask func() error) (err error) {
 	for try := range documentTries {
 		err = ask()
-		if err == nil || try == documentTries-1 || !registry.MayPass(err) || isAbsent(err) || registry.RetryAfter(err) > time.Second {
+		if err == nil || try == documentTries-1 || !registry.MayPass(err) || isAbsent(err) || registry.RetryAfter(err) > documentWait {
 			break
 		}
 		select {

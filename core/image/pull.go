@@ -34,7 +34,7 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *mobyregist
 	if err != nil {
 		return errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
 	}
-	p := &pull{Store: s, named: named, platform: platforms.DefaultSpec(), matcher: platforms.Default(), out: newProgress(out)}
+	p := &pull{Store: s, named: named, platform: platforms.DefaultSpec(), matcher: platforms.Default(), anonymous: isAnonymous(auth), out: newProgress(out)}
 	if p.asked = platform != ""; p.asked {
 		if p.platform, err = platforms.Parse(platform); err != nil {
 			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
@@ -72,6 +72,8 @@ type pull struct {
 	matcher  platforms.MatchComparer
 	sources  []*registry.Repository // the first has the image, when it is known which does
 	out      *progress
+
+	anonymous bool
 }
 
 // all pulls every tag of the repository.

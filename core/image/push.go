@@ -47,7 +47,7 @@ func (s *Store) Push(ctx context.Context, ref string, platform *ocispec.Platform
 		return err
 	}
 	p := &push{
-		Store: s, platform: platform, named: reference.TrimNamed(named), to: to, out: newProgress(out),
+		Store: s, platform: platform, named: reference.TrimNamed(named), to: to, anonymous: isAnonymous(auth), out: newProgress(out),
 		send: send.Options{Attempts: s.fetcher.Attempts, Backoff: s.fetcher.Backoff},
 	}
 	p.out.say("", "The push refers to repository ["+p.named.Name()+"]")
@@ -87,6 +87,8 @@ type push struct {
 	to       *registry.Repository
 	send     send.Options
 	out      *progress
+
+	anonymous bool
 }
 
 // record pushes what one name names. The image may be removed meanwhile: what it
@@ -197,7 +199,7 @@ func (p *push) isWhole(ctx context.Context, d ocispec.Descriptor) bool {
 func (p *push) explain(err error) error {
 	refused := registry.Refusal(err)
 	if refused == nil {
-		return unanswered(p.named, err)
+		return unanswered(p.named, p.anonymous, err)
 	}
 	switch refused.StatusCode {
 	case http.StatusUnauthorized:
@@ -205,5 +207,5 @@ func (p *push) explain(err error) error {
 	case http.StatusForbidden:
 		return errdefs.ErrPermissionDenied.WithMessage(registry.Diagnosis(refused))
 	}
-	return unanswered(p.named, err)
+	return unanswered(p.named, p.anonymous, err)
 }

@@ -51,7 +51,7 @@ func (s *Store) AskRegistry(ctx context.Context, ref string, insecure bool, auth
 			return r, nil
 		}
 	}
-	return r, (&pull{Store: s, named: named}).explain(err)
+	return r, (&pull{Store: s, named: named, anonymous: isAnonymous(auth)}).explain(err)
 }
 
 // offered are the platforms of a manifest, which its configuration knows, or of an

@@ -35,38 +35,54 @@ func Diagnosis(err *transport.Error) string {
 	return strings.ToLower(strings.ReplaceAll(string(d.Code), "_", " ")) + ": " + d.Message
 }
 
-// delayed is a refusal of a registry that says when to come again.
-type delayed struct {
+// Limit is what a registry that refused says of when it will not.
+type Limit struct {
+	After    time.Duration // it wants to be left alone; zero: it does not say
+	Requests int           // that it answers ...
+	In       time.Duration // ... in so long; zero: it does not say
+}
+
+// limited is a refusal of a registry with what it says of its limits.
+type limited struct {
 	error
-	after time.Duration
+	Limit
 }
 
 // Unwrap answers the refusal.
-func (d *delayed) Unwrap() error { return d.error }
+func (l *limited) Unwrap() error { return l.error }
 
-// later adds a Retry-After header (RFC 9110, 10.2.3) to a refusal.
-func later(err error, header string) error {
-	if header == "" {
+// withLimit adds to a refusal what its headers say: Retry-After (RFC 9110, 10.2.3) and
+// RateLimit-Limit as Docker Hub has it, "100;w=21600".
+func withLimit(err error, head http.Header) error {
+	var l Limit
+	after := head.Get("Retry-After")
+	if seconds, parsed := strconv.ParseInt(after, 10, 32); parsed == nil && seconds >= 0 {
+		l.After = time.Duration(seconds) * time.Second
+	} else if at, parsed := http.ParseTime(after); parsed == nil {
+		l.After = max(0, time.Until(at))
+	}
+	var requests, seconds int32
+	if n, parsed := fmt.Sscanf(head.Get("RateLimit-Limit"), "%d;w=%d", &requests, &seconds); parsed == nil && n == 2 && requests > 0 && seconds > 0 {
+		l.Requests, l.In = int(requests), time.Duration(seconds)*time.Second
+	}
+	if l == (Limit{}) {
 		return err
 	}
-	if seconds, parsed := strconv.ParseInt(header, 10, 32); parsed == nil && seconds >= 0 {
-		return &delayed{err, time.Duration(seconds) * time.Second}
+	return &limited{err, l}
+}
+
+// LimitOf is what a registry that refused says of its limits.
+func LimitOf(err error) Limit {
+	var l *limited
+	if errors.As(err, &l) {
+		return l.Limit
 	}
-	if at, parsed := http.ParseTime(header); parsed == nil {
-		return &delayed{err, max(0, time.Until(at))}
-	}
-	return err
+	return Limit{}
 }
 
 // RetryAfter is how long a registry that refused wants to be left alone; zero if it
 // did not say.
-func RetryAfter(err error) time.Duration {
-	var d *delayed
-	if errors.As(err, &d) {
-		return d.after
-	}
-	return 0
-}
+func RetryAfter(err error) time.Duration { return LimitOf(err).After }
 
 // Refusal answers a registry's refusal within an error, or nil.
 func Refusal(err error) *transport.Error {

@@ -383,6 +383,23 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	p := newRegistry(t)
+	for header, want := range map[string]registry.Limit{
+		"100;w=21600": {After: time.Minute, Requests: 100, In: 6 * time.Hour},
+		"100":         {After: time.Minute}, "x;w=y": {After: time.Minute}, "-1;w=60": {After: time.Minute}, "99999999999;w=60": {After: time.Minute},
+	} {
+		p.Set(faultproxy.Fault{Path: "/manifests/", Status: 429, Header: http.Header{"Retry-After": {"60"}, "Ratelimit-Limit": {header}}})
+		_, _, err := sources(t, registry.Options{}, p.Address+"/a", nil)[0].Manifest(t.Context(), "v1")
+		if got := registry.LimitOf(err); got != want {
+			t.Errorf("%q: %+v", header, got)
+		}
+	}
+	if got := registry.LimitOf(io.EOF); got != (registry.Limit{}) {
+		t.Errorf("of another error: %+v", got)
+	}
+}
+
 func TestTags(t *testing.T) {
 	p := newRegistry(t)
 	for _, tag := range []string{"b", "a", "c"} {

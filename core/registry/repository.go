@@ -126,7 +126,7 @@ func (r *Repository) do(ctx context.Context, c call) (*http.Response, error) {
 	response.Body = watch.body(response.Body)
 	if err := transport.CheckError(response, c.want...); err != nil {
 		_ = response.Body.Close()
-		return nil, later(err, response.Header.Get("Retry-After"))
+		return nil, withLimit(err, response.Header)
 	}
 	return response, nil
 }

@@ -121,7 +121,9 @@ func TestFaultsOfRegistries(t *testing.T) {
 		{"401", faultproxy.Fault{Path: "/manifests/", Status: 401, Body: `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`}, 404, "pull access denied for " + p.Address + "/team/app, repository does not exist or may require 'docker login': unauthorized: authentication required"},
 		{"403", faultproxy.Fault{Path: "/manifests/", Status: 403, Body: `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`}, 404, "pull access denied for " + p.Address + "/team/app, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"},
 		{"404", faultproxy.Fault{Path: "/manifests/", Status: 404, Body: `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`}, 404, "manifest for " + ref + " not found: manifest unknown: manifest unknown"},
-		{"429", faultproxy.Fault{Path: "/manifests/", Status: 429, Header: http.Header{"Retry-After": {"120"}}, Body: `{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}`}, 503, "toomanyrequests: You have reached your pull rate limit. (the registry asks to come again in 2m0s)"},
+		{"429", faultproxy.Fault{Path: "/manifests/", Status: 429, Header: http.Header{"Retry-After": {"120"}, "Ratelimit-Limit": {"100;w=21600"}}, Body: `{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}`}, 500,
+			"toomanyrequests: You have reached your pull rate limit. (" + p.Address + " limits requests, to 100 in 6h0m0s: try again in 2m0s; with 'docker login " + p.Address + "' the limit may be higher)"},
+		{"429 without a word", faultproxy.Fault{Path: "/manifests/", Status: 429}, 500, "toomanyrequests: "},
 		{"500", faultproxy.Fault{Path: "/manifests/", Status: 500, Body: "oops"}, 503, "unexpected status code 500 Internal Server Error: oops"},
 		{"503", faultproxy.Fault{Path: "/manifests/", Status: 503}, 503, "503 Service Unavailable"},
 		{"a silent registry", faultproxy.Fault{Path: "/v2/", Hang: true}, 503, "no answer within 1s: the registry is silent"},
@@ -158,7 +160,12 @@ func TestFaultsOfRegistries(t *testing.T) {
 	c.equal(storedBlobs(t, e), before)
 	// Once the registry is well again nothing of all this is in the way.
 	p.Set()
+	p.Set(faultproxy.Fault{Path: "/manifests/", Status: 429, Header: http.Header{"Retry-After": {"2"}}, Times: 2})
 	c.contains(c.ok("pull", ref), "Downloaded newer image for "+ref)
+
+	// A push is limited as well.
+	p.Set(faultproxy.Fault{Method: http.MethodPut, Path: "/manifests/", Status: 429, Header: http.Header{"Retry-After": {"300"}}})
+	c.fails(1, "limits requests: try again in 5m0s; with 'docker login "+p.Address+"' the limit may be higher", "push", ref)
 }
 
 // TestAPullGoesOn after broken connections, Ctrl-C of the client and SIGKILL of the
