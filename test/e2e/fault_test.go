@@ -430,7 +430,7 @@ func TestSickPlugins(t *testing.T) {
 	install("volume-changed", "#!/bin/sh\nexit 0\n", 0o755, strings.Replace(as("volume-changed"), "{\n", "{\n  \"sha256\": \""+strings.Repeat("0", 64)+"\",\n", 1))
 	install("volume-broken", "#!/bin/sh\nexit 0\n", 0o755, "{")
 	install("volume-foreign", "#!/bin/sh\necho '1|99|unix|/x|grpc|'\nsleep 1000\n", 0o755, as("volume-foreign"))
-	e := ownEngine(t, private.Options{Plugins: []string{sick}, StartTimeout: time.Second})
+	e := ownEngine(t, private.Options{Plugins: []string{sick}, StartTimeout: 3 * time.Second})
 	c := newClient(t, "davit", e)
 	for name, why := range map[string]string{
 		"volume-crashing": "exit status 3", "volume-hanging": "was not ready within", "volume-writable": "writable", "volume-changed": "its manifest says", "volume-foreign": "protocol",
