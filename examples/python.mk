@@ -8,6 +8,6 @@ SDK ?= ../../sdk
 build:
 	install -d -m 0755 $(OUT)/python
 	protoc -I $(SDK)/proto --python_out=$(OUT)/python $(SDK)/proto/davit/*/v1/*.proto
-	install -m 0644 $(SDK)/python/davit_plugin.py $(OUT)/python/
+	install -m 0644 $(SDK)/python/*.py $(OUT)/python/
 	install -m 0755 $(NAME) $(OUT)/
 	install -m 0644 $(NAME).json $(OUT)/

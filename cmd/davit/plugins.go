@@ -94,7 +94,7 @@ func pluginCommands(a *app) []*cobra.Command {
 			return nil, nil, fmt.Errorf("no such plugin: %s (see davit plugin ls)", name)
 		})
 	}
-	return []*cobra.Command{ls, inspect, pluginTest(a), pluginUpgrade(a)}
+	return []*cobra.Command{ls, inspect, pluginNew(a), pluginTest(a), pluginUpgrade(a)}
 }
 
 // pluginTest hands over to a program of its own, which has its own flags: what it

@@ -1,4 +1,4 @@
-// Volume-minimal is a complete volume driver: one directory per volume.
+// Davit-volume-minimal is a volume driver: one directory per volume.
 package main
 
 import (
