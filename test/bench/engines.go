@@ -153,10 +153,7 @@ func (p *podman) start(ctx context.Context, image string) error {
 	if _, err := exec.LookPath("podman"); err != nil {
 		return errors.New("no podman: install podman to compare with it")
 	}
-	if err := quiet(p.command(ctx, "import", image, imageName)); err != nil {
-		return err
-	}
-	return quiet(p.command(ctx, "run", "--rm", imageName, "/bin/true"))
+	return quiet(p.command(ctx, "import", image, imageName))
 }
 
 func (p *podman) command(ctx context.Context, args ...string) *exec.Cmd {
@@ -170,6 +167,18 @@ func (p *podman) stop(ctx context.Context) error {
 		return nil //nolint:nilerr // never started
 	}
 	return quiet(p.command(ctx, "rm", "-af", "-t", "0"))
+}
+
+// running are the engines that can run containers here; why others cannot is told.
+func running(ctx context.Context, engines []engine, told io.Writer) (list []engine) {
+	for _, e := range engines {
+		if why := quiet(e.command(ctx, "run", "--rm", imageName, "/bin/true")); why != nil {
+			fmt.Fprintf(told, "%s is left out of containers: %v\n", e.name(), why)
+			continue
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // quiet runs a command and puts what it said into the error.

@@ -18,17 +18,24 @@ func main() {
 	rounds := flag.Int("n", 15, "rounds per row; every engine runs once a round")
 	write := flag.String("write", "", "also write the table to this file (docs/benchmarks.md)")
 	containers := flag.Int("containers", 20, "idle containers whose memory is measured")
+	part := flag.String("part", "", "only containers or images; empty: both")
+	debian := flag.String("debian", "build/debian.tar", "root filesystem that becomes an image, if it is there")
 	only := flag.String("only", "", "comma-separated engines, e.g. davit,podman; empty: all that are installed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *rounds, *containers, *write, *only); err != nil {
+	if err := run(ctx, options{*rounds, *containers, *write, *only, *part, *debian}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, rounds, containers int, write, only string) (err error) {
+type options struct {
+	rounds, containers        int
+	write, only, part, debian string
+}
+
+func run(ctx context.Context, o options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("engines need root: run as root")
 	}
@@ -43,7 +50,7 @@ func run(ctx context.Context, rounds, containers int, write, only string) (err e
 	}
 	var engines []engine
 	for _, e := range all(dir) {
-		if !wanted(only, e.name()) {
+		if !wanted(o.only, e.name()) {
 			continue
 		}
 		if why := e.start(ctx, image); why != nil {
@@ -58,18 +65,28 @@ func run(ctx context.Context, rounds, containers int, write, only string) (err e
 			err = errors.Join(err, e.stop(context.WithoutCancel(ctx)))
 		}
 	}()
-	table, err := measure(ctx, engines, rounds, containers)
-	if err != nil {
-		return err
+	t := &table{}
+	for _, e := range engines {
+		t.engines = append(t.engines, e.name())
+	}
+	if o.part != "images" {
+		if err := t.measure(ctx, running(ctx, engines, os.Stderr), o.rounds, o.containers); err != nil {
+			return err
+		}
+	}
+	if o.part != "containers" {
+		if err := t.images(ctx, engines, dir, o.debian, o.rounds); err != nil {
+			return err
+		}
 	}
 	out := io.Writer(os.Stdout)
-	if write != "" {
-		f, err := os.Create(write)
+	if o.write != "" {
+		f, err := os.Create(o.write)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = f.Close() }()
 		out = io.MultiWriter(os.Stdout, f)
 	}
-	return table.print(out, rounds)
+	return t.print(out, o.rounds)
 }

@@ -29,13 +29,9 @@ type table struct {
 }
 
 // measure runs every operation; within a round the engines take turns.
-func measure(ctx context.Context, engines []engine, rounds, containers int) (*table, error) {
-	t := &table{}
-	for _, e := range engines {
-		t.engines = append(t.engines, e.name())
-	}
+func (t *table) measure(ctx context.Context, engines []engine, rounds, containers int) error {
 	if err := t.memory(ctx, engines, containers); err != nil {
-		return nil, err
+		return err
 	}
 	operations := []struct {
 		title string
@@ -49,7 +45,7 @@ func measure(ctx context.Context, engines []engine, rounds, containers int) (*ta
 	}
 	for _, e := range engines {
 		if err := quiet(e.command(ctx, "run", "-d", "--name", "bench-exec", imageName, "/bin/sleep", "100000")); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, op := range operations {
@@ -58,7 +54,7 @@ func measure(ctx context.Context, engines []engine, rounds, containers int) (*ta
 			for _, e := range engines {
 				value, err := op.do(ctx, e, round)
 				if err != nil {
-					return nil, fmt.Errorf("%s: %s: %w", e.name(), op.title, err)
+					return fmt.Errorf("%s: %s: %w", e.name(), op.title, err)
 				}
 				r.samples[e.name()] = append(r.samples[e.name()], value)
 			}
@@ -66,7 +62,7 @@ func measure(ctx context.Context, engines []engine, rounds, containers int) (*ta
 	}
 	for _, e := range engines {
 		if err := quiet(e.command(ctx, "rm", "-f", "bench-exec")); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	r := t.add("start, 8 at a time, bridge", "/s", 1)
@@ -74,18 +70,25 @@ func measure(ctx context.Context, engines []engine, rounds, containers int) (*ta
 		for _, e := range engines {
 			value, err := parallelStart(ctx, e)
 			if err != nil {
-				return nil, fmt.Errorf("%s: parallel start: %w", e.name(), err)
+				return fmt.Errorf("%s: parallel start: %w", e.name(), err)
 			}
 			r.samples[e.name()] = append(r.samples[e.name()], value)
 		}
 	}
-	return t, t.streams(ctx, engines, max(1, rounds/5))
+	return t.streams(ctx, engines, max(1, rounds/5))
 }
 
 func (t *table) add(title, unit string, digits int) *row {
 	r := &row{title: title, unit: unit, digits: digits, samples: map[string][]float64{}}
 	t.rows = append(t.rows, r)
 	return r
+}
+
+// column adds one that is no engine.
+func (t *table) column(name string) {
+	if !slices.Contains(t.engines, name) {
+		t.engines = append(t.engines, name)
+	}
 }
 
 func runRm(network string) func(context.Context, engine, int) (float64, error) {

@@ -261,14 +261,15 @@ func TestKindsOfKeysAndPlaces(t *testing.T) {
 		if made.encoded == "" {
 			made = c.sign(t, statement)
 		}
-		other := newSigner(t, newECDSA(t, elliptic.P256()))
+		other, stranger := newSigner(t, newECDSA(t, elliptic.P256())), newSigner(t, newECDSA(t, elliptic.P256()))
 		tagged, referred := newShelf("tagged"), newShelf("referred")
-		tagged.put(t, tagOf(image), signature{payload: []byte("a certificate"), mediaType: "text/plain"}, other.sign(t, statement), made)
+		// Of several signatures and several keys one of each is enough.
+		tagged.put(t, tagOf(image), signature{payload: []byte("a certificate"), mediaType: "text/plain"}, stranger.sign(t, statement), made)
 		where := digest.FromString("somewhere")
 		referred.put(t, where.String(), made)
 		referred.referrers = []ocispec.Descriptor{{Digest: digest.FromString("gone")}, {Digest: where}}
 		for _, from := range []*shelf{tagged, referred} {
-			err := signedBy("docker.io", c.file).Image(t.Context(), named(t, "app:v1"), image, []Source{from})
+			err := signedBy("docker.io", other.file, c.file).Image(t.Context(), named(t, "app:v1"), image, []Source{from})
 			if err != nil {
 				t.Errorf("%s, %s: %v", kind, from, err)
 			}
