@@ -75,7 +75,7 @@ func root(a *app) *cobra.Command {
 		group("checkpoint", "Manage checkpoints", checkpointCommands(a)...),
 		group("volume", "Manage volumes", volumeCommands(a)...),
 		group("plugin", "Look at driver plugins", pluginCommands(a)...),
-		group("system", "Manage davit", append([]*cobra.Command{infoCommand(a), eventsCommand(a)}, dfCommand(a), systemPrune(a))...),
+		group("system", "Manage davit", append([]*cobra.Command{infoCommand(a), eventsCommand(a)}, dfCommand(a), systemPrune(a), checkCommand(a))...),
 		doctorCommand(a),
 	)
 	return cmd

@@ -17,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/core/backend"
 	"github.com/davit-engine/davit/core/filter"
+	coreimage "github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/image/layers"
 	"github.com/davit-engine/davit/core/plugin"
 )
@@ -138,6 +139,9 @@ type System interface {
 	// Events sends past events since `since` and then live ones to fn until
 	// `until` (zero: forever), ctx ends or fn fails.
 	Events(ctx context.Context, since, until time.Time, f filter.Args, fn func(events.Message) error) error
+	// SystemCheck is davit's own (served at /davit/system/check): it reads all blobs of
+	// images, and with repair removes those that are damaged.
+	SystemCheck(ctx context.Context, repair bool) (coreimage.Checked, error)
 	// DriverPlugins describes davit's driver plugins (served below /davit/plugins).
 	DriverPlugins(ctx context.Context) ([]plugin.Status, error)
 	// UpgradePlugin replaces a driver plugin's process by one of what is installed

@@ -20,9 +20,19 @@ func (s *server) systemRoutes() {
 	s.handle("GET /info", s.info)
 	s.handle("GET /events", s.events)
 	s.handle("GET /system/df", s.diskUsage)
+	s.handle("POST /davit/system/check", s.check)
 	s.handle("GET /davit/plugins", s.plugins)
 	s.handle("GET /davit/plugins/{name}", s.plugin)
 	s.handle("POST /davit/plugins/{name}/upgrade", s.upgradePlugin)
+}
+
+// check is davit's own: whether the blobs of images are what they were.
+func (s *server) check(w http.ResponseWriter, r *http.Request) error {
+	found, err := s.Backend.SystemCheck(r.Context(), flag(r.URL.Query(), "repair"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, found)
 }
 
 // ping tells clients the version; they look at the headers.

@@ -52,7 +52,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	// Docker's client takes any "not found" of a create for a missing image and
 	// would pull one: of what else is missing it hears as a bad request.
 	defer func() {
-		if errdefs.IsNotFound(err) {
+		if errdefs.IsNotFound(err) && !errors.As(err, new(*image.Incomplete)) { // which a pull mends
 			err = errdefs.ErrInvalidArgument.WithMessage(err.Error())
 		}
 	}()

@@ -79,6 +79,9 @@ type Images interface {
 	// Commit makes an image of a container's image and the layer that write puts out,
 	// and answers its ID.
 	Commit(ctx context.Context, o image.CommitOptions, write func(io.Writer) (empty bool, err error)) (string, error)
+	// Check reads all blobs and proves them; with repair those that are damaged are
+	// removed.
+	Check(ctx context.Context, repair bool) (image.Checked, error)
 	// Usage measures the store's blobs and layers.
 	Usage(ctx context.Context) (image.Usage, error)
 }

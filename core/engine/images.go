@@ -129,6 +129,11 @@ func (e *Engine) ImageDiff(ctx context.Context, from, to string) (layers.Differe
 	return e.Images.Diff(ctx, from, to)
 }
 
+// SystemCheck implements the API's backend.
+func (e *Engine) SystemCheck(ctx context.Context, repair bool) (image.Checked, error) {
+	return e.Images.Check(ctx, repair)
+}
+
 // ImageLoad implements the API's backend.
 func (e *Engine) ImageLoad(ctx context.Context, in io.Reader, platform *ocispec.Platform, out backend.Progress) error {
 	return e.Images.Load(ctx, in, platform, out)

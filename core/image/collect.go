@@ -60,6 +60,9 @@ func (s *Store) Recover(ctx context.Context) {
 
 // collect frees blobs that no image reaches.
 func (s *Store) collect(ctx context.Context) {
+	if s.blobs.ReadOnly {
+		return
+	}
 	if _, err := s.db.GarbageCollect(scope(context.WithoutCancel(ctx))); err != nil {
 		s.Log.Error("freeing image content", "error", err)
 	}

@@ -50,6 +50,9 @@ func (s *Store) Commit(ctx context.Context, o CommitOptions, write func(io.Write
 		return "", err
 	}
 	manifest, err := s.manifest(ctx, base.Manifest)
+	if err == nil {
+		err = s.whole(ctx, base.shown(), base.Manifest)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -209,6 +210,35 @@ type world struct {
 	address string // of the registry
 	options Options
 	reaper  *reaper // nil where nobody kills
+	asked   *requests
+}
+
+// requests are what a registry was asked for.
+type requests struct {
+	next http.Handler
+	mu   sync.Mutex
+	list []string // paths of blobs
+}
+
+func (r *requests) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	if request.Method == http.MethodGet && strings.Contains(request.URL.Path, "/blobs/") {
+		r.mu.Lock()
+		r.list = append(r.list, request.URL.Path)
+		r.mu.Unlock()
+	}
+	r.next.ServeHTTP(w, request)
+}
+
+// blobs are the blobs that were asked for since the last call.
+func (r *requests) blobs() []digest.Digest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []digest.Digest
+	for _, path := range r.list {
+		list = append(list, digest.Digest(path[strings.LastIndexByte(path, '/')+1:]))
+	}
+	r.list = nil
+	return list
 }
 
 func newWorld(t *testing.T, change func(*Options)) *world {
@@ -216,10 +246,11 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("layers are unpacked in mount namespaces: run as root")
 	}
-	server := httptest.NewServer(memory.New(memory.Logger(log.New(io.Discard, "", 0))))
+	asked := &requests{next: memory.New(memory.Logger(log.New(io.Discard, "", 0)))}
+	server := httptest.NewServer(asked)
 	t.Cleanup(server.Close)
 	dir := t.TempDir()
-	w := &world{T: t, drivers: newDrivers(dir, "first", "second"), address: strings.TrimPrefix(server.URL, "http://")}
+	w := &world{T: t, asked: asked, drivers: newDrivers(dir, "first", "second"), address: strings.TrimPrefix(server.URL, "http://")}
 	w.options = Options{
 		Root: filepath.Join(dir, "images"), Drivers: w.drivers, Registries: registry.New(registry.Options{}),
 		Emit: func(events.Message) {}, Log: slog.New(slog.DiscardHandler),

@@ -18,3 +18,13 @@ type Image struct {
 	Config      dockerspec.DockerOCIImage
 	Size        int64 // bytes of all layers, unpacked where known
 }
+
+// shown is how an image is called where nobody said how: by a name, or its ID.
+func (img *Image) shown() string {
+	for _, names := range [][]string{img.RepoTags, img.RepoDigests} {
+		if len(names) > 0 {
+			return names[0]
+		}
+	}
+	return img.ID.String()
+}

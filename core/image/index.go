@@ -17,6 +17,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-engine/davit/core/image/blobs"
 )
 
 // dangling begins the names of images that have none.
@@ -32,6 +34,8 @@ type index struct {
 	byName map[string]*Image // full names
 	// targets keeps what was read of the immutable blobs.
 	targets map[digest.Digest]*Image
+	// damaged are the full names of images that could not be read, with why.
+	damaged map[string]error
 }
 
 // refresh reads the names again. The blobs behind a target never change, so they
@@ -41,12 +45,15 @@ func (s *Store) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next := index{byID: map[digest.Digest]*Image{}, byName: map[string]*Image{}, targets: map[digest.Digest]*Image{}}
+	next := index{byID: map[digest.Digest]*Image{}, byName: map[string]*Image{}, targets: map[digest.Digest]*Image{}, damaged: map[string]error{}}
 	for _, record := range list {
 		base := s.index.targets[record.Target.Digest]
 		if base == nil {
 			if base, err = s.read(ctx, record.Target); err != nil {
-				s.Log.Error("image is damaged: pull or load it again", "image", record.Name, "error", err)
+				if s.index.damaged[record.Name] == nil {
+					s.Log.Error("image is damaged: pull or load it again", "image", record.Name, "error", err)
+				}
+				next.damaged[record.Name] = err
 				continue
 			}
 		}
@@ -207,7 +214,8 @@ func (s *Store) readJSON(ctx context.Context, d ocispec.Descriptor, v any) error
 		return err
 	}
 	if digest.FromBytes(body) != d.Digest {
-		return fmt.Errorf("blob %s is corrupt on disk: %w", d.Digest, errdefs.ErrDataLoss)
+		lost := &blobs.Lost{Digest: d.Digest, Reason: "is damaged: its content is not what its digest says"}
+		return errors.Join(lost, s.blobs.Discard(ctx, d.Digest))
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("blob %s: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
@@ -246,6 +254,9 @@ func (s *Store) find(ref string) (img *Image, name string, err error) {
 		if img, name := s.index.named(named); img != nil {
 			return img, name, nil
 		}
+		if err := s.index.whyDamaged(named); err != nil {
+			return nil, "", err
+		}
 	} else if !isHex(hex) && !errors.Is(err, reference.ErrNameContainsUppercase) {
 		return nil, "", errdefs.ErrInvalidArgument.WithMessage("invalid reference format")
 	}
@@ -266,6 +277,15 @@ func (s *Store) find(ref string) (img *Image, name string, err error) {
 		return nil, "", notFound(ref)
 	}
 	return found, "", nil
+}
+
+// whyDamaged says why an image with the name cannot be read; nil if there is none.
+func (i index) whyDamaged(named reference.Named) error {
+	err := i.damaged[reference.TagNameOnly(named).String()]
+	if err == nil || isLost(err) {
+		return incomplete(reference.FamiliarString(named), err)
+	}
+	return fmt.Errorf("image %s is damaged: pull or load it again: %w", reference.FamiliarString(named), err)
 }
 
 func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }

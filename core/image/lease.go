@@ -24,6 +24,10 @@ const unfinished = "unfinished"
 // on until done are not collected.
 func (s *Store) leased(ctx context.Context) (_ context.Context, done func(), err error) {
 	ctx = scope(ctx)
+	if s.blobs.ReadOnly { // nothing is collected
+		ctx, held := withHolding(ctx)
+		return ctx, held.end, nil
+	}
 	lease, err := s.leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a lease: %w", err)

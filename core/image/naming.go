@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
-	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.etcd.io/bbolt"
@@ -25,10 +24,8 @@ func (s *Store) name(ctx context.Context, full string, target ocispec.Descriptor
 // all that it needs is here: then the name keeps it. What changes of names is one
 // transaction: a crash cannot take an image's last name that a container counts on.
 func (s *Store) nameLocked(ctx context.Context, full string, target ocispec.Descriptor, labels map[string]string) (before *images.Image, err error) {
-	if lost, err := s.missing(ctx, target); err != nil {
+	if err := s.whole(ctx, full, target); err != nil {
 		return nil, fmt.Errorf("naming the image %s: %w", full, err)
-	} else if lost != nil {
-		return nil, fmt.Errorf("naming the image %s: its blob %s was removed meanwhile: %w", full, lost.Digest, errdefs.ErrNotFound)
 	}
 	err = s.db.Update(func(tx *bbolt.Tx) (err error) {
 		ctx := boltutil.WithTransaction(ctx, tx)

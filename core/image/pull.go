@@ -56,6 +56,9 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *mobyregist
 		return p.all(ctx)
 	}
 	fresh, err := p.run(ctx)
+	if isLost(err) { // what was here of the image was damaged, and is gone now
+		fresh, err = p.run(ctx)
+	}
 	if err != nil {
 		return err
 	}

@@ -114,6 +114,9 @@ func (p *push) record(ctx context.Context, record images.Image) error {
 			ManifestPushedInsteadOfIndex: true, OriginalIndex: record.Target, SelectedManifest: target,
 		})})
 	}
+	if err := p.whole(ctx, record.Name, target); err != nil {
+		return err
+	}
 	if err := p.image(ctx, target, tagged.Tag()); err != nil {
 		return err
 	}
@@ -131,6 +134,9 @@ func (p *push) record(ctx context.Context, record images.Image) error {
 // vouch notes that a name's digest is at the registry, if the name is still there and
 // means the same.
 func (p *push) vouch(ctx context.Context, record images.Image) error {
+	if p.Store.blobs.ReadOnly { // it was pushed all the same
+		return nil
+	}
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	now, err := p.names.Get(ctx, record.Name)

@@ -48,6 +48,10 @@ func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool, inU
 	defer s.changing.Unlock()
 	ctx = scope(ctx)
 	img, name, err := s.find(ref)
+	if damaged := s.damagedName(ref); err != nil && damaged != "" {
+		defer s.collect(ctx)
+		return s.removeDamaged(ctx, damaged)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -138,10 +142,7 @@ func (s *Store) untagged(img *Image, names []string) (report []mobyimage.DeleteR
 		if strings.HasPrefix(name, dangling) {
 			continue
 		}
-		familiar := name
-		if named, err := reference.ParseNormalizedNamed(name); err == nil {
-			familiar = reference.FamiliarString(named)
-		}
+		familiar := familiar(name)
 		report = append(report, mobyimage.DeleteResponse{Untagged: familiar})
 		s.event(events.ActionUnTag, img.ID.String(), familiar)
 	}
@@ -273,6 +274,13 @@ func (s *Store) Prune(ctx context.Context, f filter.Args, inUse InUse) (mobyimag
 			return report, err
 		}
 		report.SpaceReclaimed += uint64(freed)
+	}
+	if !f.Has("label") && !f.Has("label!") && until.IsZero() { // of others nobody knows that
+		deleted, err := s.pruneDamaged(ctx, onlyDangling)
+		report.ImagesDeleted = append(report.ImagesDeleted, deleted...)
+		if err != nil {
+			return report, err
+		}
 	}
 	unfinished, err := s.fetcher.DropUnfinished(ctx)
 	if err != nil {

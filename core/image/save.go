@@ -32,8 +32,11 @@ func (s *Store) Save(ctx context.Context, refs []string, platform *ocispec.Platf
 		}
 		for _, one := range found {
 			saved, err := s.saved(ctx, one.img, ref, platform)
+			if err == nil {
+				err = s.whole(ctx, ref, saved.Manifest)
+			}
 			if err != nil {
-				return nil, err
+				return nil, incomplete(ref, err)
 			}
 			i := slices.IndexFunc(list, func(other archive.Saved) bool { return other.Target.Digest == saved.Target.Digest })
 			if i < 0 {

@@ -93,7 +93,13 @@ func open(ctx context.Context, o Options, kept *blobs.Store) (*Store, error) {
 	if err := s.refresh(scope(ctx)); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the images: %w", err), kept.Close())
 	}
-	if err := s.endDeadLeases(scope(ctx)); err != nil {
+	err := s.tellLosses(scope(ctx))
+	if kept.ReadOnly {
+		o.Log.Warn("the image store is on a file system that is mounted read-only: images can be used, but not changed", "path", o.Root)
+	} else {
+		err = errors.Join(err, s.endDeadLeases(scope(ctx)))
+	}
+	if err != nil {
 		return nil, errors.Join(err, kept.Close())
 	}
 	collecting, cancel := context.WithCancel(context.WithoutCancel(ctx))

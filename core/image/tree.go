@@ -66,9 +66,12 @@ func (s *Store) forReading(ctx context.Context, ref string) (_ *Image, _ ocispec
 	if err = s.holdTree(held, img.Manifest); err == nil {
 		manifest, err = s.manifest(held, img.Manifest)
 	}
+	if err == nil {
+		err = s.whole(held, ref, img.Manifest)
+	}
 	if err != nil {
 		done()
-		return nil, manifest, nil, nil, fmt.Errorf("reading image %s: %w", ref, err)
+		return nil, manifest, nil, nil, fmt.Errorf("reading image %s: %w", ref, incomplete(ref, err))
 	}
 	return img, manifest, held, done, nil
 }

@@ -31,7 +31,7 @@ func (s *Store) Unpack(ctx context.Context, img Image, driver string) (top strin
 	ctx, held := withHolding(scope(ctx))
 	if top, err = s.unpack(ctx, img, driver, func(int, string) {}); err != nil {
 		held.end()
-		return "", nil, err
+		return "", nil, incomplete(img.shown(), err)
 	}
 	return top, held.end, nil
 }

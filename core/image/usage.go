@@ -45,7 +45,7 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	ctx = scope(ctx)
 	usage := Usage{Images: map[digest.Digest]Sizes{}}
 	parts := map[string]*part{}
-	err := s.content.Walk(ctx, func(info content.Info) error {
+	err := s.blobs.OnDisk(ctx, func(info content.Info) error {
 		parts[info.Digest.String()] = &part{size: info.Size, users: map[digest.Digest]bool{}}
 		return nil
 	})

@@ -7,9 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // clear removes the files that the database does not know: those of blobs whose
@@ -25,13 +29,13 @@ func (s *Store) clear(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = s.disk.Walk(ctx, func(info content.Info) error {
+	err = s.OnDisk(ctx, func(info content.Info) error {
 		if isBlob := info.Digest.Validate() == nil; isBlob && !known[info.Digest] {
 			return s.disk.Delete(ctx, info.Digest)
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return err
 	}
 	dir := filepath.Join(filesOf(s.root), "ingest")
@@ -49,6 +53,41 @@ func (s *Store) clear(ctx context.Context) error {
 			err = os.RemoveAll(path)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adoption is how long blobs are kept that were here before their database.
+const adoption = 24 * time.Hour
+
+// adopt makes records of the blobs that are here, where a database is made beside them:
+// the one that knew them is lost, and images that are pulled again find their layers. A
+// lease keeps them.
+func (s *Store) adopt(ctx context.Context) error {
+	var found []content.Info
+	err := s.OnDisk(ctx, func(info content.Info) error {
+		if info.Digest.Validate() == nil {
+			found = append(found, info)
+		}
+		return nil
+	})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	lease, err := metadata.NewLeaseManager(s.DB).Create(ctx, leases.WithRandomID(), leases.WithExpiration(adoption))
+	if err != nil {
+		return err
+	}
+	ctx = leases.WithLease(ctx, lease.ID)
+	for _, info := range found {
+		// The database takes a file that is there for what is to be written.
+		w, err := s.Writer(ctx, content.WithRef("adopt-"+info.Digest.String()), content.WithDescriptor(ocispec.Descriptor{Digest: info.Digest, Size: info.Size}))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(w.Commit(ctx, info.Size, info.Digest), w.Close()); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,7 @@ func (s *Store) commit(ctx context.Context, name, key, parent string, labels map
 		return fmt.Errorf("committing snapshot %s: %w", key, err)
 	}
 	delete(s.byName, key)
+	s.adopt(committed)
 	s.mu.Unlock()
 	// Only now nobody mounts it for writing any more.
 	if err := s.content.Settle(s.Dir(committed.Number)); err != nil {

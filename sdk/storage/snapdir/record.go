@@ -106,6 +106,10 @@ func (s *Store) load() error {
 		if p := s.byName[e.Parent]; p != nil {
 			p.children++
 		}
+		for _, n := range e.Chain { // of one that is lost, too, while somebody stands on it
+			s.last = max(s.last, n)
+		}
 	}
+	s.rejoin()
 	return nil
 }

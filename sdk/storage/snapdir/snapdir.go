@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -280,7 +281,7 @@ func (s *Store) Remove(ctx context.Context, key string) error {
 	}
 	// One rename makes it gone, also for the next start.
 	doomed := s.path("trash", strconv.Itoa(e.Number))
-	if err := os.Rename(s.Dir(e.Number), doomed); err != nil {
+	if err := os.Rename(s.Dir(e.Number), doomed); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing snapshot %s: %w", key, err)
 	}
 	s.drop(e)
@@ -291,10 +292,19 @@ func (s *Store) Remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// Stat implements storage.Driver.
+// Stat implements storage.Driver. ErrFailedPrecondition for a committed snapshot that
+// stands on one whose directory somebody else removed.
 func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
-	found, err := s.Find(ctx, key)
-	return found.Info, err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := s.built(ctx, key)
+	if err == nil && e.Kind == storage.KindCommitted {
+		err = s.sound(e)
+	}
+	if err != nil {
+		return storage.Info{}, err
+	}
+	return e.Info, nil
 }
 
 // SetLabels implements storage.Driver.
