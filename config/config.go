@@ -107,6 +107,7 @@ type Images struct {
 	MaxLayerSize           Size     `toml:"max_layer_size"`
 	MaxLayerEntries        int      `toml:"max_layer_entries"`
 	MaxPathDepth           int      `toml:"max_path_depth"`
+	MinFree                Share    `toml:"min_free"`
 }
 
 // Registry is how one registry is reached; of the key "*" how those are that have no

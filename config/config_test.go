@@ -34,7 +34,7 @@ func TestDefaultFileShowsEveryKey(t *testing.T) {
 		"root", "run", "listen", "group", "log_level", "cgroup_driver", "cgroup_parent", "[defaults]", "[plugins]", "dirs", "auto_mtls",
 		"start_timeout", "call_timeout", "[plugins.config.", "[logs]", "max_size", "max_file", "[network]", "netns_pool",
 		"resolv_conf", "dns =", "dns_search", "dns_options", "[images]", "max_concurrent_downloads",
-		"max_download_attempts", "registry_timeout", "certs_dir", "[registries.", "mirrors", "blocked", "insecure", "ca", "client_cert", "client_key",
+		"max_download_attempts", "registry_timeout", "certs_dir", "min_free", "[registries.", "mirrors", "blocked", "insecure", "ca", "client_cert", "client_key",
 		"[[policies]]", "match", "accept", "keys", "signed_as",
 	} {
 		if !strings.Contains(string(data), "\n"+key) && !strings.Contains(string(data), "\n#"+key) {
@@ -84,6 +84,7 @@ registry_timeout = "1m"
 certs_dir = "/certs"
 max_layer_size = "1g"
 max_layer_entries = 5
+min_free = "2.5%"
 max_path_depth = 6
 [registries."localhost:5000"]
 insecure = true
@@ -118,7 +119,7 @@ accept = "reject"
 		},
 		Logs:    Logs{MaxSize: 1 << 30, MaxFile: 5},
 		Network: Network{ResolvConf: "/h/resolv.conf", DNS: []string{"9.9.9.9", "2620:fe::fe"}, DNSSearch: []string{"a.example"}, DNSOptions: []string{"edns0"}},
-		Images:  Images{MaxConcurrentDownloads: 7, MaxDownloadAttempts: 2, RegistryTimeout: Duration(time.Minute), CertsDir: "/certs", MaxLayerSize: 1 << 30, MaxLayerEntries: 5, MaxPathDepth: 6},
+		Images:  Images{MaxConcurrentDownloads: 7, MaxDownloadAttempts: 2, RegistryTimeout: Duration(time.Minute), CertsDir: "/certs", MaxLayerSize: 1 << 30, MaxLayerEntries: 5, MaxPathDepth: 6, MinFree: Share{Percent: 2.5}},
 		Registries: map[string]Registry{
 			"localhost:5000": {Insecure: true},
 			"docker.io":      {Mirrors: []string{"m.example:5000", "http://n.example/cache"}, CA: "/ca", ClientCert: "/cert", ClientKey: "/key"},

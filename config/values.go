@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,5 +51,30 @@ func (s *Size) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a size such as \"100m\"", text)
 	}
 	*s = Size(v)
+	return nil
+}
+
+// Share is a number of bytes written like "10g", or a part of a file system written
+// like "5%".
+type Share struct {
+	Bytes   int64
+	Percent float64
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Share) UnmarshalText(text []byte) error {
+	if part, ok := strings.CutSuffix(string(text), "%"); ok {
+		v, err := strconv.ParseFloat(part, 64)
+		if err != nil || math.IsNaN(v) || v < 0 || v >= 100 {
+			return fmt.Errorf("%q is not a part such as \"5%%\", which is less than 100%%", text)
+		}
+		*s = Share{Percent: v}
+		return nil
+	}
+	v, err := units.RAMInBytes(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is neither a size such as \"10g\" nor a part such as \"5%%\"", text)
+	}
+	*s = Share{Bytes: v}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/davit-engine/davit/core/event"
 	"github.com/davit-engine/davit/core/image"
 	"github.com/davit-engine/davit/core/image/fetch"
+	"github.com/davit-engine/davit/core/image/room"
 	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/image/verify"
 	"github.com/davit-engine/davit/core/network"
@@ -113,6 +114,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
 		Downloads: fetch.Options{Parallel: c.Images.MaxConcurrentDownloads, Attempts: c.Images.MaxDownloadAttempts},
 		Policy:    policy(c),
 		Layers:    unpack.Limits{Size: int64(c.Images.MaxLayerSize), Entries: c.Images.MaxLayerEntries, Depth: c.Images.MaxPathDepth},
+		Room:      room.Limit{Bytes: c.Images.MinFree.Bytes, Percent: c.Images.MinFree.Percent, Setting: "images.min_free"},
 		Emit:      bus.Emit, Log: log,
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/davit-engine/davit/core/container"
+	"github.com/davit-engine/davit/core/image/room"
 	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/core/rootfs"
@@ -172,7 +173,8 @@ func (u *unpacking) unpackTo(ctx context.Context, l pendingLayer, key, parent st
 			return err
 		}
 		defer func() { _ = blob.Close() }()
-		size, err = apply(ctx, v.Path(), content.NewReader(blob), l.diffID, u.Layers)
+		meter := room.Meter{Limit: u.Room, Path: u.Root}
+		size, err = apply(ctx, v.Path(), meter.Reader(content.NewReader(blob)), l.diffID, u.Layers)
 		return corrupt(err)
 	})
 	if errdefs.IsInvalidArgument(err) {

@@ -148,6 +148,9 @@ func (p *pull) run(ctx context.Context) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := p.fits(ctx, m); err != nil {
+		return false, err
+	}
 	p.out.say(label, "Pulling from "+reference.Path(p.named))
 	img, err := p.fetch(ctx, manifest, m)
 	if err != nil {
@@ -260,6 +263,20 @@ func (p *pull) usable(ctx context.Context, d ocispec.Descriptor) (ocispec.Manife
 		}
 	}
 	return m, nil
+}
+
+// fits refuses an image whose blobs would not leave the room that is to be kept free.
+func (p *pull) fits(ctx context.Context, m ocispec.Manifest) error {
+	wanted := int64(0)
+	for _, blob := range append(slices.Clone(m.Layers), m.Config) {
+		if _, err := p.content.Info(ctx, blob.Digest); err != nil {
+			wanted += blob.Size
+		}
+	}
+	if wanted == 0 {
+		return nil
+	}
+	return p.Room.Check(p.Root, wanted)
 }
 
 // fetch brings configuration and layers, several at once, and unpacks each layer as

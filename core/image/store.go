@@ -20,6 +20,7 @@ import (
 
 	"github.com/davit-engine/davit/core/image/blobs"
 	"github.com/davit-engine/davit/core/image/fetch"
+	"github.com/davit-engine/davit/core/image/room"
 	"github.com/davit-engine/davit/core/image/unpack"
 	"github.com/davit-engine/davit/core/image/verify"
 	"github.com/davit-engine/davit/core/plugin"
@@ -44,6 +45,7 @@ type Options struct {
 	Downloads  fetch.Options
 	Policy     verify.Policy // of images that come in
 	Layers     unpack.Limits // of each layer that is unpacked
+	Room       room.Limit    // what is kept free of the file system that Root is on
 
 	Emit func(events.Message)
 	Log  *slog.Logger
@@ -88,6 +90,7 @@ func open(ctx context.Context, o Options, kept *blobs.Store) (*Store, error) {
 		Options: o, blobs: kept, db: kept.DB, content: kept,
 		names: metadata.NewImageStore(kept.DB), leases: metadata.NewLeaseManager(kept.DB), wanted: make(chan struct{}, 1),
 	}
+	kept.Limit(o.Room)
 	o.Downloads.Store = s.content
 	s.fetcher = fetch.New(o.Downloads)
 	if err := s.refresh(scope(ctx)); err != nil {

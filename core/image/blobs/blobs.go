@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
+
+	"github.com/davit-engine/davit/core/image/room"
 )
 
 // namespace is davit's in the metadata database.
@@ -122,6 +124,10 @@ func (s *Store) begin(ctx context.Context, fresh bool) error {
 	}
 	return nil
 }
+
+// Limit refuses from now on to write blobs where less would be free than is to be kept.
+// It is called before the store is used.
+func (s *Store) Limit(limit room.Limit) { s.present.room = room.Meter{Limit: limit, Path: s.root} }
 
 // Close ends the store's use of its files.
 func (s *Store) Close() error { return s.bolt.Close() }

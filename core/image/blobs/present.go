@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-engine/davit/core/image/room"
 )
 
 // Lost says that a blob which the database knows is not on the disk as it was stored:
@@ -31,6 +33,7 @@ type present struct {
 	content.Store
 	disk    content.Store
 	mending sync.Mutex // held while a lost blob is stored anew
+	room    room.Meter // a copy for each writer
 }
 
 // look answers a *Lost if the file of a known blob is not as it was stored.
@@ -81,7 +84,7 @@ func (p *present) Writer(ctx context.Context, opts ...content.WriterOpt) (conten
 	if err != nil {
 		return nil, err
 	}
-	return &writer{w, p}, nil
+	return &writer{w, p, p.room}, nil
 }
 
 func (p *present) isLost(ctx context.Context, d digest.Digest) bool {
@@ -92,6 +95,14 @@ func (p *present) isLost(ctx context.Context, d digest.Digest) bool {
 type writer struct {
 	content.Writer
 	present *present
+	room    room.Meter
+}
+
+func (w *writer) Write(b []byte) (int, error) {
+	if err := w.room.Pass(len(b)); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(b)
 }
 
 // Commit is that of the content store; of a blob that was lost, it puts the file back
