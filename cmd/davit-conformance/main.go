@@ -20,9 +20,13 @@ import (
 
 	"github.com/davit-engine/davit/core/plugin"
 	"github.com/davit-engine/davit/sdk/conformance"
+	"github.com/davit-engine/davit/sdk/conformance/guest"
 )
 
 func main() {
+	if guest.Called() {
+		os.Exit(guest.Main(os.Args))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/davit-engine/davit/sdk/network"
 	"github.com/davit-engine/davit/sdk/network/networkgrpc"
+	"github.com/davit-engine/davit/sdk/runtime"
+	"github.com/davit-engine/davit/sdk/runtime/runtimegrpc"
 	"github.com/davit-engine/davit/sdk/storage"
 	"github.com/davit-engine/davit/sdk/storage/storagegrpc"
 	"github.com/davit-engine/davit/sdk/volume"
@@ -25,6 +27,8 @@ type bench struct {
 	known []string        // features
 	bare  map[string]bool // files there with no resource
 	links []string        // what is in the host's network with no resource
+	// groups are the cgroups of containers that are there with no resource.
+	groups []string
 	// sockets are the directories of all processes so far, by which they are known.
 	sockets []string
 }
@@ -40,10 +44,15 @@ func newBench(o Options) (*bench, error) {
 			return nil, errors.Join(fmt.Errorf("making a directory for the plugin: %w", err), os.RemoveAll(dir))
 		}
 	}
-	if o.Kind == Network {
-		if err := b.newHost(); err != nil {
-			return nil, errors.Join(err, os.RemoveAll(dir))
-		}
+	switch o.Kind {
+	case Network:
+		err = b.newHost()
+	case Runtime:
+		err = b.newRootfs()
+	case Storage, Volume:
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return b, nil
 }
@@ -70,7 +79,9 @@ func (b *bench) start(ctx context.Context) error {
 		if err := b.warm(ctx); err != nil {
 			return err
 		}
-		b.bare, err = b.files()
+		if b.bare, err = b.files(); err == nil {
+			b.groups, err = b.cgroups()
+		}
 	}
 	return err
 }
@@ -92,6 +103,9 @@ func (b *bench) warm(ctx context.Context) error {
 			return err
 		}
 	case Runtime:
+		if err := b.warmRuntime(ctx); err != nil {
+			return err
+		}
 	}
 	return ctx.Err()
 }
@@ -115,9 +129,11 @@ func (b *bench) features() []string { return b.known }
 func (b *bench) storage() *storagegrpc.Client { return storagegrpc.NewClient(b.plug.conn) }
 func (b *bench) volume() *volumegrpc.Client   { return volumegrpc.NewClient(b.plug.conn) }
 func (b *bench) network() *networkgrpc.Client { return networkgrpc.NewClient(b.plug.conn) }
+func (b *bench) runtime() *runtimegrpc.Client { return runtimegrpc.NewClient(b.plug.conn) }
 
 var (
 	_ network.Driver = (*networkgrpc.Client)(nil)
+	_ runtime.Driver = (*runtimegrpc.Client)(nil)
 	_ storage.Driver = (*storagegrpc.Client)(nil)
 	_ volume.Driver  = (*volumegrpc.Client)(nil)
 )
@@ -148,6 +164,7 @@ func (b *bench) close() error {
 	if b.o.host != nil {
 		left = b.o.host.Close()
 	}
+	left = errors.Join(left, b.removeCgroups())
 	mounts, err := mountsBelow(b.dir)
 	if err != nil {
 		return errors.Join(left, err)

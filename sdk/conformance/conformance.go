@@ -12,7 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"runtime"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/davit-engine/davit/sdk/conformance/netlab"
 	"github.com/davit-engine/davit/sdk/network"
+	"github.com/davit-engine/davit/sdk/runtime"
 )
 
 // Kind is a kind of drivers.
@@ -55,6 +56,10 @@ type Options struct {
 	Log func(line string)
 	// Done is called after each check; nil: nobody is told.
 	Done func(Result)
+
+	// Guest is a static program that calls guest.Main; empty for the one that runs. It
+	// is what runs in containers of runtime drivers.
+	Guest string
 
 	host *netlab.Host // where the plugin is started; nil: on the machine
 }
@@ -118,6 +123,7 @@ func Checks(kind Kind) []Check {
 	case Network:
 		checks = slices.Concat(checks, networkChecks(), networkPortChecks())
 	case Runtime:
+		checks = slices.Concat(checks, runtimeChecks(), runtimeStreamChecks(), runtimeExecChecks(), runtimeOptionalChecks())
 	}
 	return append(checks, leftovers())
 }
@@ -212,13 +218,13 @@ func (t *T) errorf(format string, args ...any) {
 
 func (t *T) fatalf(format string, args ...any) {
 	t.errorf(format, args...)
-	runtime.Goexit()
+	goruntime.Goexit()
 }
 
 func (t *T) skipf(format string, args ...any) {
 	t.outcome = Skip
 	t.why = append(t.why, fmt.Sprintf(format, args...))
-	runtime.Goexit()
+	goruntime.Goexit()
 }
 
 // cleanup has fn called when the check is over, the last one first.
@@ -249,7 +255,8 @@ func reason(err error) string {
 		kind error
 		name string
 	}{
-		{network.ErrPortInUse, "PORT_IN_USE"}, {errdefs.ErrResourceExhausted, "RESOURCE_EXHAUSTED"},
+		{network.ErrPortInUse, "PORT_IN_USE"}, {runtime.ErrCommandNotFound, "COMMAND_NOT_FOUND"},
+		{runtime.ErrNotExecutable, "COMMAND_NOT_EXECUTABLE"}, {errdefs.ErrResourceExhausted, "RESOURCE_EXHAUSTED"},
 		{errdefs.ErrInvalidArgument, "INVALID_ARGUMENT"}, {errdefs.ErrNotFound, "NOT_FOUND"},
 		{errdefs.ErrAlreadyExists, "ALREADY_EXISTS"}, {errdefs.ErrFailedPrecondition, "FAILED_PRECONDITION"},
 		{errdefs.ErrNotImplemented, "NOT_IMPLEMENTED"}, {errdefs.ErrUnavailable, "UNAVAILABLE"},

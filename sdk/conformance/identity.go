@@ -212,6 +212,13 @@ func (b *bench) left() ([]string, error) {
 	for _, at := range mounts {
 		left = append(left, "mount "+at)
 	}
+	groups, err := b.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	for _, group := range missing(b.groups, groups...) {
+		left = append(left, "cgroup "+group)
+	}
 	slices.Sort(left)
 	if b.o.host != nil {
 		now, err := b.o.host.Snapshot()
@@ -224,9 +231,9 @@ func (b *bench) left() ([]string, error) {
 }
 
 // processes are those that the bench's plugins started, themselves among them:
-// they carry the environment of the handshake.
+// they carry the environment of the handshake, or are in a container.
 func (b *bench) processes() []string {
-	var left []string
+	left := b.contained()
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range environs {
 		env, err := os.ReadFile(path)

@@ -1,9 +1,11 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -248,7 +250,11 @@ func (t *T) listed() network.State {
 
 // same wants two answers to be equal.
 func (t *T) same(first, again any, what string, args ...any) {
-	if a, b := fmt.Sprintf("%+v", first), fmt.Sprintf("%+v", again); a != b {
+	a, err := json.Marshal(first)
+	t.must(err, "encoding")
+	b, err := json.Marshal(again)
+	t.must(err, "encoding")
+	if !bytes.Equal(a, b) {
 		t.errorf("%s: %s, and before: %s", fmt.Sprintf(what, args...), b, a)
 	}
 }

@@ -137,6 +137,7 @@ const (
 // Kinds of failures.
 const (
 	KindNotFound           = "not-found"              // no such process
+	KindExists             = "already-exists"         // the exec's ID is in use
 	KindPrecondition       = "failed-precondition"    // the process is in another state
 	KindInvalid            = "invalid"                // the request makes no sense
 	KindInternal           = "internal"               // anything else

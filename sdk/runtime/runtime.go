@@ -166,13 +166,18 @@ type Event struct {
 // safe for concurrent use.
 type Driver interface {
 	// Create sets the container up to the point before its process is executed:
-	// monitor, namespaces, cgroup, mounts. ErrAlreadyExists if the ID is in use.
+	// monitor, namespaces, cgroup, mounts. Asked again for a container that waits for
+	// its start, it answers the same; ErrAlreadyExists if the ID is in use otherwise.
+	// A runtime that looks for the program now answers what Start would.
 	// On error nothing is left.
 	Create(ctx context.Context, c Create) (Process, error)
 	// Start executes a created process. It returns when execve has succeeded or
-	// with the reason why not; then the process counts as exited.
+	// with the reason why not; then the process counts as exited. Asked again for a
+	// process that runs, it succeeds; ErrFailedPrecondition if it has ended.
 	Start(ctx context.Context, id, execID string) error
-	// Exec creates, but does not start, another process.
+	// Exec creates, but does not start, another process. Asked again for one that
+	// waits for its start, it answers the same; ErrAlreadyExists if the ID is in use
+	// otherwise.
 	Exec(ctx context.Context, e Exec) (Process, error)
 	// Signal sends a signal to a process; with all, to every process of the
 	// container. ErrNotFound if the process is gone.

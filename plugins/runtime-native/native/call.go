@@ -40,6 +40,8 @@ func convertError(id string, err error) error {
 	switch failure.Kind {
 	case monitor.KindNotFound:
 		return fmt.Errorf("%w: %w", failure, errdefs.ErrNotFound)
+	case monitor.KindExists:
+		return fmt.Errorf("%w: %w", failure, errdefs.ErrAlreadyExists)
 	case monitor.KindPrecondition:
 		return fmt.Errorf("%w: %w", failure, errdefs.ErrFailedPrecondition)
 	case monitor.KindInvalid:

@@ -43,6 +43,9 @@ type Driver struct {
 	oomScore int
 	// dumping are the IDs of containers that are just being checkpointed.
 	dumping sync.Map
+	// removing has, by the IDs of containers that are being deleted, a channel that is
+	// closed afterwards.
+	removing sync.Map
 	// hugePages says that containers may have what their monitors do without.
 	hugePages bool
 	// foreign makes the containers instead; nil for davit's own runtime.
@@ -283,6 +286,11 @@ func (d *Driver) Start(ctx context.Context, id, execID string) error {
 	_, err = d.ask(ctx, id, monitor.Request{Op: monitor.OpStart, Exec: execID})
 	if execID == "" {
 		d.spawner.fill(monitorsOf(r.Placement))
+	}
+	if errdefs.IsNotFound(err) {
+		if exit, found := d.exit(id, execID); found == nil && exit != nil {
+			return fmt.Errorf("process of container %s has ended: %w", id, errdefs.ErrFailedPrecondition)
+		}
 	}
 	return err
 }

@@ -23,10 +23,6 @@ func (d *Driver) claim(id string, place placement.Placement) (dir string, err er
 	if err != nil {
 		return "", err
 	}
-	// Before there is an intent: undoing a creation kills what is in its cgroup.
-	if err := cgroup.Vacant(place.Cgroup); err != nil {
-		return "", err
-	}
 	dir = d.dir(id)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -34,7 +30,11 @@ func (d *Driver) claim(id string, place placement.Placement) (dir string, err er
 		}
 		return "", err
 	}
-	err = os.WriteFile(filepath.Join(dir, "intent"), intent, 0o600)
+	// Before there is an intent: undoing a creation kills what is in its cgroup. Whoever
+	// else creates this container has the directory.
+	if err = cgroup.Vacant(place.Cgroup); err == nil {
+		err = os.WriteFile(filepath.Join(dir, "intent"), intent, 0o600)
+	}
 	if err == nil {
 		err = os.Mkdir(filepath.Join(dir, rootfsName), 0o700)
 	}

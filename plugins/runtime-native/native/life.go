@@ -125,12 +125,20 @@ func (d *Driver) List(ctx context.Context) ([]runtime.State, error) {
 
 // Delete implements runtime.Driver.
 func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*runtime.Exit, error) {
-	r, err := d.load(id)
-	if err != nil {
+	if _, err := d.load(id); err != nil {
 		return nil, err
 	}
 	if execID != "" {
 		return d.deleteExec(ctx, id, execID, force)
+	}
+	done, err := d.removeAlone(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	r, err := d.load(id)
+	if err != nil {
+		return nil, err
 	}
 	state, err := d.Adopt(ctx, id)
 	if err != nil {
@@ -162,6 +170,22 @@ func (d *Driver) Delete(ctx context.Context, id, execID string, force bool) (*ru
 		return nil, err
 	}
 	return state.Exit, os.RemoveAll(d.dir(id))
+}
+
+// removeAlone waits until nobody else removes the container.
+func (d *Driver) removeAlone(ctx context.Context, id string) (done func(), err error) {
+	mine := make(chan struct{})
+	for {
+		other, busy := d.removing.LoadOrStore(id, mine)
+		if !busy {
+			return func() { d.removing.Delete(id); close(mine) }, nil
+		}
+		select {
+		case <-other.(chan struct{}):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // kill ends all processes of a container and waits for the monitor's word.

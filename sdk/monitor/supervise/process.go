@@ -87,6 +87,9 @@ func newProcess(streams *streams, child child, record *exitFile, pid int) *proce
 	return &process{streams: streams, child: child, record: record, pid: pid, state: monitor.StateCreated, ended: make(chan struct{}), drained: make(chan struct{})}
 }
 
+// dying is how long a process whose program cannot be executed may take to end.
+const dying = 5 * time.Second
+
 // start executes the program and answers when execve has succeeded, or why not.
 func (p *process) start() error {
 	p.mu.Lock()
@@ -101,6 +104,11 @@ func (p *process) start() error {
 	p.started = true
 	p.mu.Unlock()
 	if err := p.child.Execute(); err != nil {
+		// Who hears of it finds the process ended.
+		select {
+		case <-p.ended:
+		case <-time.After(dying):
+		}
 		return err
 	}
 	p.mu.Lock()

@@ -63,7 +63,9 @@ func (s *server) running() int {
 	defer s.mu.Unlock()
 	count := 0
 	for _, p := range s.execs {
-		if state, _ := p.status(); state != monitor.StateExited {
+		if p == nil { // it is made just now
+			count++
+		} else if state, _ := p.status(); state != monitor.StateExited {
 			count++
 		}
 	}

@@ -37,7 +37,7 @@ type server struct {
 	trace  *monitor.Trace // of the creation; nil unless one is wanted
 
 	mu    sync.Mutex
-	execs map[string]*process
+	execs map[string]*process // nil while it is made
 
 	poststart sync.Once
 
@@ -175,7 +175,9 @@ func (s *server) waitInit(status unix.WaitStatus) {
 	s.mu.Lock()
 	execs := make([]*process, 0, len(s.execs))
 	for _, p := range s.execs {
-		execs = append(execs, p)
+		if p != nil {
+			execs = append(execs, p)
+		}
 	}
 	s.mu.Unlock()
 	for _, p := range execs {
@@ -289,9 +291,30 @@ func (s *server) exec(request monitor.Request) monitor.Response {
 	if state, _ := s.init.status(); state != monitor.StateRunning {
 		return monitor.Response{Error: monitor.Failf(monitor.KindPrecondition, "container is not running")}
 	}
-	if p := s.process(request.Exec); p != nil {
-		return monitor.Response{State: monitor.StateCreated, PID: p.id()}
+	s.mu.Lock()
+	p, taken := s.execs[request.Exec]
+	if !taken {
+		s.execs[request.Exec] = nil // until it is made
 	}
+	s.mu.Unlock()
+	if p != nil {
+		if state, _ := p.status(); state == monitor.StateCreated { // asked again
+			return monitor.Response{State: state, PID: p.id()}
+		}
+	}
+	if taken {
+		return monitor.Response{Error: monitor.Failf(monitor.KindExists, "exec %s exists", request.Exec)}
+	}
+	response := s.makeExec(request)
+	if response.Error != nil {
+		s.mu.Lock()
+		delete(s.execs, request.Exec)
+		s.mu.Unlock()
+	}
+	return response
+}
+
+func (s *server) makeExec(request monitor.Request) monitor.Response {
 	exitPath := filepath.Join(s.config.Dir, monitor.ExecExitName(request.Exec))
 	if s.config.Foreign != nil {
 		return s.execForeign(request, exitPath)

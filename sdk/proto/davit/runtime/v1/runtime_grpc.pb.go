@@ -57,15 +57,19 @@ const (
 // said otherwise. A container survives the death of the driver.
 type RuntimeClient interface {
 	// Create sets a container up to the point before its process is executed:
-	// monitor, namespaces, cgroup, mounts. ALREADY_EXISTS if the ID is in use. On
-	// error nothing is left.
+	// monitor, namespaces, cgroup, mounts. Asked again for a container that waits for
+	// its start, it answers the same; ALREADY_EXISTS if the ID is in use otherwise. A
+	// runtime that looks for the program now answers what Start would. On error nothing
+	// is left.
 	Create(ctx context.Context, in *CreateRequest, opts ...grpc.CallOption) (*CreateResponse, error)
 	// Start executes a created process. It answers when execve has succeeded, or
 	// COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE or another reason why not; then the
-	// process counts as exited. FAILED_PRECONDITION if it was started before.
+	// process counts as exited. Asked again for a process that runs, it succeeds;
+	// FAILED_PRECONDITION if it has ended: Wait tells how.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
-	// Exec creates, but does not start, another process in a running container.
-	// ALREADY_EXISTS if the exec ID is in use.
+	// Exec creates, but does not start, another process in a running container. Asked
+	// again for one that waits for its start, it answers the same; ALREADY_EXISTS if
+	// the exec ID is in use otherwise.
 	Exec(ctx context.Context, in *ExecRequest, opts ...grpc.CallOption) (*ExecResponse, error)
 	// Signal sends a signal. NOT_FOUND if the process is gone.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
@@ -332,15 +336,19 @@ type Runtime_EventsClient = grpc.ServerStreamingClient[EventsResponse]
 // said otherwise. A container survives the death of the driver.
 type RuntimeServer interface {
 	// Create sets a container up to the point before its process is executed:
-	// monitor, namespaces, cgroup, mounts. ALREADY_EXISTS if the ID is in use. On
-	// error nothing is left.
+	// monitor, namespaces, cgroup, mounts. Asked again for a container that waits for
+	// its start, it answers the same; ALREADY_EXISTS if the ID is in use otherwise. A
+	// runtime that looks for the program now answers what Start would. On error nothing
+	// is left.
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
 	// Start executes a created process. It answers when execve has succeeded, or
 	// COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE or another reason why not; then the
-	// process counts as exited. FAILED_PRECONDITION if it was started before.
+	// process counts as exited. Asked again for a process that runs, it succeeds;
+	// FAILED_PRECONDITION if it has ended: Wait tells how.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
-	// Exec creates, but does not start, another process in a running container.
-	// ALREADY_EXISTS if the exec ID is in use.
+	// Exec creates, but does not start, another process in a running container. Asked
+	// again for one that waits for its start, it answers the same; ALREADY_EXISTS if
+	// the exec ID is in use otherwise.
 	Exec(context.Context, *ExecRequest) (*ExecResponse, error)
 	// Signal sends a signal. NOT_FOUND if the process is gone.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
