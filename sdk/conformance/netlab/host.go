@@ -169,8 +169,15 @@ func enter(mnt, network *os.File) error {
 func onThread(fn func() error) error {
 	result := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked
-		result <- fn()
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread does not end with its goroutine, and is what /proc/self shows:
+			// it is held here, so that fn is called on another.
+			defer runtime.UnlockOSThread()
+			result <- onThread(fn)
+			return
+		}
+		result <- fn() // and the thread is never unlocked
 	}()
 	return <-result
 }

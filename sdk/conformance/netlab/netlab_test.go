@@ -143,3 +143,20 @@ func TestNamespaces(t *testing.T) {
 		t.Errorf("the namespace's file: %v", err)
 	}
 }
+
+// TestTheFirstThreadStays: what /proc/self shows is that thread's.
+func TestTheFirstThreadStays(t *testing.T) {
+	h := newHost(t)
+	before, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		if err := h.Do(func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if now, err := os.Readlink("/proc/self/ns/mnt"); err != nil || now != before {
+			t.Fatalf("the first thread was in %s and is in %s (%v)", before, now, err)
+		}
+	}
+}
