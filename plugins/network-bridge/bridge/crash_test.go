@@ -110,3 +110,22 @@ func TestKilledInTheMiddle(t *testing.T) {
 		})
 	}
 }
+
+// An endpoint that a crash left half attached is not taken for a whole one.
+func TestAnAttachmentThatWasCutOff(t *testing.T) {
+	l := newLab(t)
+	l.network("n", nil)
+	e := l.container("n", "web", nil)
+	l.Close()
+	if err := l.files.saveEndpoint(e, true); err != nil {
+		t.Fatal(err)
+	}
+	l.start()
+	if state, err := l.List(t.Context()); err != nil || len(state.Endpoints) != 0 {
+		t.Errorf("%+v, %v", state.Endpoints, err)
+	}
+	again := l.container("n", "web", func(a *network.Attachment) { a.Netns = e.Netns })
+	if got := l.shIn(e.Netns, "ip -br -4 addr show"); !strings.Contains(got, again.IPv4.String()) {
+		t.Errorf("interfaces %q, want one with %s", got, again.IPv4)
+	}
+}

@@ -122,7 +122,13 @@ func (d *Driver) load() error {
 			}
 			continue
 		}
-		if err := s.adopt(e); err != nil {
+		if e.Attaching { // it is asked for again, or by nobody
+			if err := errors.Join(removeLink(hostLink(e.EndpointID)), d.files.removeEndpoint(e.EndpointID)); err != nil {
+				return fmt.Errorf("undoing an attachment that was cut off: %w", err)
+			}
+			continue
+		}
+		if err := s.adopt(e.Endpoint); err != nil {
 			d.log.Warn("two endpoints have one address", "endpoint", e.EndpointID, "error", err)
 		}
 	}

@@ -39,7 +39,7 @@ func (d *Driver) Attach(_ context.Context, a network.Attachment) (network.Endpoi
 		return network.Endpoint{}, err
 	}
 	// The link is made outside the lock: endpoints do not wait for each other.
-	err = d.files.saveEndpoint(e)
+	err = d.files.saveEndpoint(e, true)
 	if err == nil {
 		err = d.connect(s, e, a, own)
 	}
@@ -47,6 +47,9 @@ func (d *Driver) Attach(_ context.Context, a network.Attachment) (network.Endpoi
 	defer d.mu.Unlock()
 	if err == nil {
 		err = d.firewall.addPorts(d.networks, s, e)
+	}
+	if err == nil {
+		err = d.files.saveEndpoint(e, false)
 	}
 	if err != nil {
 		if undone := errors.Join(d.firewall.removePorts(s, e), d.forget(s, e)); undone != nil {
@@ -184,12 +187,12 @@ func (d *Driver) UpdatePorts(_ context.Context, networkID, endpointID string, po
 	changed := old
 	if changed.Ports, err = d.ports.publish(targetOf(s, old), ports); err == nil {
 		s.endpoints[endpointID] = changed
-		err = errors.Join(d.firewall.replacePorts(d.networks, s, changed, old.Ports), d.files.saveEndpoint(changed))
+		err = errors.Join(d.firewall.replacePorts(d.networks, s, changed, old.Ports), d.files.saveEndpoint(changed, false))
 	}
 	if err != nil {
 		s.endpoints[endpointID] = old
 		d.ports.release(endpointID)
-		if undone := errors.Join(d.hold(s, old), d.firewall.rebuild(d.networks), d.files.saveEndpoint(old)); undone != nil {
+		if undone := errors.Join(d.hold(s, old), d.firewall.rebuild(d.networks), d.files.saveEndpoint(old, false)); undone != nil {
 			d.log.Error("giving ports back", "endpoint", endpointID, "error", undone)
 		}
 		return nil, err

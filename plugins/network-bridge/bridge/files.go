@@ -20,13 +20,21 @@ type record struct {
 	Bridge string
 }
 
+// endpointRecord is an endpoint on disk.
+type endpointRecord struct {
+	network.Endpoint
+	// Attaching says that Attach has not succeeded yet: after a crash nobody knows how
+	// far it came.
+	Attaching bool `json:",omitempty"`
+}
+
 // files keeps one file for each network and each endpoint, written by rename. An
 // endpoint is as short-lived as its container: its file is not synced.
 type files struct{ root string }
 
 func (f files) dir(kind string) string { return filepath.Join(f.root, kind) }
 
-func (f files) load() (networks []record, endpoints []network.Endpoint, err error) {
+func (f files) load() (networks []record, endpoints []endpointRecord, err error) {
 	for _, kind := range []string{"networks", "endpoints"} {
 		if err := os.MkdirAll(f.dir(kind), 0o700); err != nil {
 			return nil, nil, err
@@ -35,7 +43,7 @@ func (f files) load() (networks []record, endpoints []network.Endpoint, err erro
 	if networks, err = loadAll[record](f.dir("networks")); err != nil {
 		return nil, nil, err
 	}
-	endpoints, err = loadAll[network.Endpoint](f.dir("endpoints"))
+	endpoints, err = loadAll[endpointRecord](f.dir("endpoints"))
 	return networks, endpoints, err
 }
 
@@ -117,7 +125,7 @@ func (f files) uniqueLocal() (netip.Prefix, error) {
 
 func (f files) saveNetwork(r record) error    { return f.save("networks", r.ID, r, true) }
 func (f files) removeNetwork(id string) error { return f.remove("networks", id) }
-func (f files) saveEndpoint(e network.Endpoint) error {
-	return f.save("endpoints", e.EndpointID, e, false)
+func (f files) saveEndpoint(e network.Endpoint, attaching bool) error {
+	return f.save("endpoints", e.EndpointID, endpointRecord{e, attaching}, false)
 }
 func (f files) removeEndpoint(id string) error { return f.remove("endpoints", id) }

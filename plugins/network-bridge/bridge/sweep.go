@@ -111,14 +111,22 @@ func (s *linkSweeper) hurry(netns string) {
 }
 
 func (s *linkSweeper) remove(name string) {
+	if err := removeLink(name); err != nil {
+		s.log.Warn("removing a link", "link", name, "error", err)
+	}
+}
+
+// removeLink removes a link that may not be there.
+func removeLink(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err == nil {
 		err = netlink.LinkDel(link)
 	}
 	var missing netlink.LinkNotFoundError
-	if err != nil && !errors.As(err, &missing) && !errors.Is(err, unix.ENODEV) {
-		s.log.Warn("removing a link", "link", name, "error", err)
+	if errors.As(err, &missing) || errors.Is(err, unix.ENODEV) {
+		return nil
 	}
+	return err
 }
 
 // close ends the sweeper; what is not due yet goes at once.
