@@ -23,7 +23,7 @@ help: ## list the targets
 build: ## build client, core, monitor, init, OCI runtime and plugins into bin/
 	@mkdir -p bin/plugins
 	go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/davit ./cmd/davitd
-	go build -tags $(TAGS) -trimpath -ldflags '-s -w' -o bin/ ./cmd/davit-monitor ./cmd/davit-init ./cmd/davit-conformance
+	go build -tags $(TAGS) -trimpath -ldflags '-s -w' -o bin/ ./cmd/davit-monitor ./cmd/davit-log-compress ./cmd/davit-init ./cmd/davit-conformance
 	go build -tags $(TAGS) -trimpath -ldflags '-s -w -X github.com/davit-engine/davit/plugins/runtime-native/davit-oci/command.Version=$(VERSION)' -o bin/ ./plugins/runtime-native/davit-oci
 	@set -e; for p in $(PLUGINS); do \
 	  echo "go build ./plugins/$$p"; \
@@ -83,7 +83,7 @@ $(TOOLS)/%:
 install: build ## install under PREFIX (default /usr/local), with the systemd unit
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/plugins $(DESTDIR)/etc/davit $(DESTDIR)/etc/systemd/system
 	install -m 0755 bin/davit bin/davitd bin/davit-oci $(DESTDIR)$(PREFIX)/bin/
-	install -m 0755 bin/davit-monitor bin/davit-init bin/davit-conformance $(DESTDIR)$(LIBDIR)/
+	install -m 0755 bin/davit-monitor bin/davit-log-compress bin/davit-init bin/davit-conformance $(DESTDIR)$(LIBDIR)/
 	install -m 0755 $(addprefix bin/plugins/davit-,$(PLUGINS)) $(DESTDIR)$(LIBDIR)/plugins/
 	install -m 0644 $(addsuffix .json,$(addprefix bin/plugins/davit-,$(PLUGINS))) $(DESTDIR)$(LIBDIR)/plugins/
 	test -e $(DESTDIR)/etc/davit/davit.toml || install -m 0644 config/davit.toml $(DESTDIR)/etc/davit/davit.toml

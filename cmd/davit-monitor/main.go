@@ -1,6 +1,6 @@
 // Davit-monitor is the parent of one container: it holds its streams, writes its
-// log and keeps its exit status. Started under other names it is the stage that
-// sets a container up from the inside, or compresses a log file. It is started by runtime drivers, never by
+// log and keeps its exit status. Started under another name it is the stage that
+// sets a container up from the inside. It is started by runtime drivers, never by
 // hand.
 package main
 
@@ -17,10 +17,6 @@ func main() {
 	switch os.Args[0] {
 	case launch.InitName, launch.ExecName:
 		sandbox.Main()
-	case supervise.CompressName:
-		if len(os.Args) == 2 {
-			os.Exit(supervise.Compress(os.Args[1]))
-		}
 	case "davit-monitor":
 		if len(os.Args) == 2 { // the container's ID, for people who read ps
 			os.Exit(supervise.Main())

@@ -83,7 +83,11 @@ func prepare(ctx context.Context, f found, m Manifest, sum string, exe *os.File,
 			return nil, fmt.Errorf("making directory of %s: %w", m.Name, err)
 		}
 	}
-	inst.proc = newProcess(f.path, leastLevel(ctx, o.Logger))
+	bounds, err := bounds(m.Capabilities)
+	if err != nil {
+		return nil, permanent{err}
+	}
+	inst.proc = newProcess(f.path, leastLevel(ctx, o.Logger), bounds)
 	if exe != nil {
 		inst.proc.program = fmt.Sprintf("/proc/self/fd/%d", exe.Fd())
 	} else if inst.exe, err = os.Open(f.path); err != nil {

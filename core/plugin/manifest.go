@@ -23,7 +23,7 @@ type Manifest struct {
 	Protocol     int            `json:"protocol"`
 	Services     []string       `json:"services"`
 	SHA256       string         `json:"sha256"`       // of the executable; empty: not checked
-	Capabilities []string       `json:"capabilities"` // Linux capabilities it needs, for people
+	Capabilities []string       `json:"capabilities"` // Linux capabilities it has, or ALL; without any it has none
 	OnDemand     bool           `json:"on_demand"`    // started when it is first called; see supervised
 	Config       map[string]Key `json:"config"`       // schema of its settings
 }
@@ -76,6 +76,9 @@ func (m *Manifest) check() error {
 	}
 	if sum, err := hex.DecodeString(m.SHA256); err != nil || (len(sum) != 0 && len(sum) != 32) {
 		return fmt.Errorf("sha256 %q is not 64 hexadecimal digits", m.SHA256)
+	}
+	if _, err := bounds(m.Capabilities); err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Config)) {
 		key := m.Config[name]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin/runner"
+	"github.com/moby/sys/capability"
 
 	sdk "github.com/davit-engine/davit/sdk/plugin"
 )
@@ -28,6 +29,7 @@ type process struct {
 	path    string
 	program string // what is executed under that name
 	level   string // least log level to send
+	bounds  []capability.Cap
 
 	mu        sync.Mutex
 	env       []string
@@ -41,8 +43,8 @@ type process struct {
 	status error         // how it ended; valid after exited
 }
 
-func newProcess(path, level string) *process {
-	return &process{path: path, program: path, level: level, exited: make(chan struct{})}
+func newProcess(path, level string, bounds []capability.Cap) *process {
+	return &process{path: path, program: path, level: level, bounds: bounds, exited: make(chan struct{})}
 }
 
 // runner is go-plugin's RunnerFunc; cmd carries the environment of its handshake.
@@ -102,7 +104,7 @@ func (p *process) Start(ctx context.Context) (err error) {
 	cmd.Stdout, cmd.Stderr = stdoutW, stderrW
 	// A session of its own: a signal to the engine's terminal is not the plugin's.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := startBounded(cmd, p.bounds); err != nil {
 		return errors.Join(fmt.Errorf("starting %s: %w", p.path, err), stdout.Close(), stderr.Close())
 	}
 	p.stdout, p.stderr, p.proc = stdout, stderr, cmd.Process

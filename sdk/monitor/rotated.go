@@ -10,6 +10,9 @@ import (
 // PackedSuffix ends the name of a rotated log file that is compressed.
 const PackedSuffix = ".gz"
 
+// PackingSuffix ends the name while it is being compressed.
+const PackingSuffix = PackedSuffix + ".tmp"
+
 // packedField begins a field of a gzip header's extra data (RFC 1952, 2.3.1.1):
 // two letters that name it, then the size of what follows.
 var packedField = []byte{'D', 'V', 24, 0}

@@ -91,6 +91,10 @@ func (d *Driver) createForeign(ctx context.Context, spec *specs.Spec, c runtime.
 	return runtime.Process{PID: created.PID, Socket: d.socket(c.ID)}, nil
 }
 
+// foreignVersion is the runtime-spec that bundles for other runtimes name. Fields of
+// later ones are optional for who reads them, but crun 1.8 refuses a later version.
+const foreignVersion = "1.0.2"
+
 func (d *Driver) foreignConfig(spec *specs.Spec, c runtime.Create, dir string, place placement.Placement) (supervise.Config, error) {
 	plan := &foreign.Plan{Runtime: d.command(c.ID), Bundle: filepath.Join(dir, bundleName), Staging: sandbox.Staging{
 		Propagation: unix.MS_SLAVE | unix.MS_REC, Rootfs: filepath.Join(dir, rootfsName), Place: filepath.Join(dir, stagingName),
@@ -123,6 +127,7 @@ func (d *Driver) foreignConfig(spec *specs.Spec, c runtime.Create, dir string, p
 	if spec.Process.OOMScoreAdj == nil {
 		spec.Process.OOMScoreAdj = &d.oomScore
 	}
+	spec.Version = foreignVersion
 	spec.Root = &specs.Root{Path: plan.Staging.Rootfs, Readonly: spec.Root != nil && spec.Root.Readonly}
 	body, err := json.Marshal(spec)
 	if err != nil {

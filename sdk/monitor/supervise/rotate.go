@@ -1,11 +1,9 @@
 package supervise
 
 import (
-	"compress/gzip"
-	"errors"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -15,12 +13,10 @@ import (
 	"github.com/davit-engine/davit/sdk/monitor/hook"
 )
 
-// CompressName is the name under which the monitor's program compresses the file
-// that is its argument.
-const CompressName = "davit-log-compress"
-
-// unfinished compressed files have this at the end of their names.
-const unfinishedSuffix = monitor.PackedSuffix + ".tmp"
+// compressor is the program beside the monitor's that compresses the file which is
+// its argument. What it takes for that, be it only initialized, every monitor would
+// have for its whole life.
+const compressor = "davit-log-compress"
 
 // rotate renames the files one number up and opens a new one. The old file is
 // never written again: who still reads it finds all of it there.
@@ -62,8 +58,12 @@ type packer struct {
 }
 
 func (p *packer) start(path string) error {
+	own, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("compressing: %w", err)
+	}
 	pid, ended, err := p.run(func() (int, error) {
-		return syscall.ForkExec("/proc/self/exe", []string{CompressName, path}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}, Env: []string{}})
+		return syscall.ForkExec(filepath.Join(filepath.Dir(own), compressor), []string{compressor, path}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}, Env: []string{}})
 	})
 	if err != nil {
 		return fmt.Errorf("compressing: %w", err)
@@ -80,7 +80,7 @@ func (p *packer) wait() {
 	status := <-p.ended
 	p.ended = nil
 	if status.Signaled() { // no memory, or somebody's kill
-		_ = os.Remove(p.path + unfinishedSuffix)
+		_ = os.Remove(p.path + monitor.PackingSuffix)
 	}
 }
 
@@ -90,41 +90,4 @@ func (p *packer) stop() {
 		_ = unix.Kill(p.pid, unix.SIGKILL)
 		p.wait()
 	}
-}
-
-// Compress replaces a rotated file by its compressed form and answers the exit
-// code of its process, which ends with it.
-func Compress(path string) int {
-	if err := compress(path); err != nil {
-		complain("compressing the log", err)
-		_ = os.Remove(path + unfinishedSuffix)
-		return 1
-	}
-	return 0
-}
-
-func compress(path string) error {
-	in, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }()
-	id, err := monitor.NewLogID(in)
-	if err != nil {
-		return err
-	}
-	out, err := os.OpenFile(path+unfinishedSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, logMode)
-	if err != nil {
-		return err
-	}
-	w := gzip.NewWriter(out)
-	w.Extra = id.Extra()
-	_, err = io.Copy(w, in)
-	if err = errors.Join(err, w.Close(), out.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+unfinishedSuffix, path+monitor.PackedSuffix); err != nil {
-		return err
-	}
-	return os.Remove(path)
 }
