@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
 )
 
 // allCapabilities in a manifest stands for every capability that the engine has: a
@@ -41,23 +42,39 @@ func startBounded(cmd *exec.Cmd, list []capability.Cap) error {
 	if list == nil {
 		return cmd.Start()
 	}
-	started := make(chan error)
+	var err error
+	onThreadOfItsOwn(func() { err = bound(cmd, list) })
+	return err
+}
+
+// bound starts a program after it took capabilities from the thread that calls it,
+// whose children inherit what is left.
+func bound(cmd *exec.Cmd, list []capability.Cap) error {
+	bounded, err := capability.NewPid2(0)
+	if err != nil {
+		return err
+	}
+	bounded.Clear(capability.BOUNDING)
+	bounded.Set(capability.BOUNDING, list...)
+	if err := bounded.Apply(capability.BOUNDING); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	return cmd.Start()
+}
+
+// onThreadOfItsOwn runs fn on a thread that ends with it, and that is not the
+// process's first: that one cannot end, and shows as the whole process in /proc.
+func onThreadOfItsOwn(fn func()) {
+	done := make(chan struct{})
 	go func() {
-		// A thread's bounds only shrink, and its children inherit them: this one ends
-		// with its goroutine, because it is never unlocked.
-		runtime.LockOSThread()
-		started <- func() error {
-			bounded, err := capability.NewPid2(0)
-			if err != nil {
-				return err
-			}
-			bounded.Clear(capability.BOUNDING)
-			bounded.Set(capability.BOUNDING, list...)
-			if err := bounded.Apply(capability.BOUNDING); err != nil {
-				return fmt.Errorf("dropping capabilities: %w", err)
-			}
-			return cmd.Start()
-		}()
+		defer close(done)
+		runtime.LockOSThread() // without Unlock the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			onThreadOfItsOwn(fn) // somewhere else, as long as this one is held
+			return
+		}
+		fn()
 	}()
-	return <-started
+	<-done
 }
