@@ -95,7 +95,9 @@ type Log struct {
 	MaxFile int    `json:"maxFile,omitempty"` // files kept, at least 1
 	// Attributes, a JSON object of strings, is every entry's "attrs".
 	Attributes json.RawMessage `json:"attributes,omitempty"`
-	Compress   bool            `json:"compress,omitempty"` // rotated files are .1.gz, .2.gz, ...
+	// Compressor is the program that makes .1.gz of .1, which is its argument; empty:
+	// rotated files stay as they are.
+	Compressor string `json:"compressor,omitempty"`
 }
 
 // Response answers a request.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/davit-engine/davit/core/logs"
 	"github.com/davit-engine/davit/sdk/monitor"
+	"github.com/davit-engine/davit/test/private"
 )
 
 // frames reads output until its end, by stream number.
@@ -190,7 +191,11 @@ func TestRotationUnderLoad(t *testing.T) {
 		}
 	})
 	t.Run("compressed", func(t *testing.T) {
-		log := rotatedUnderLoad(t, &monitor.Log{Path: filepath.Join(t.TempDir(), "log"), MaxSize: 512 << 10, MaxFile: 1000, Compress: true, Attributes: []byte(`{"tag":"{x}"}`)})
+		bin, err := private.BinDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := rotatedUnderLoad(t, &monitor.Log{Path: filepath.Join(t.TempDir(), "log"), MaxSize: 512 << 10, MaxFile: 1000, Compressor: filepath.Join(bin, "davit-log-compress"), Attributes: []byte(`{"tag":"{x}"}`)})
 		// The last may have been left when the container ended.
 		packed, err := filepath.Glob(log + ".*.gz")
 		if all, _ := filepath.Glob(log + ".*"); err != nil || len(packed) < len(all)-1 {

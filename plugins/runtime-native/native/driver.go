@@ -48,6 +48,8 @@ type Driver struct {
 	removing sync.Map
 	// hugePages says that containers may have what their monitors do without.
 	hugePages bool
+	// compressor is the program that compresses rotated logs.
+	compressor string
 	// foreign makes the containers instead; nil for davit's own runtime.
 	foreign *Foreign
 
@@ -76,6 +78,7 @@ func newDriver(run, monitorProgram string, foreign *Foreign, log hclog.Logger) (
 		return nil, err
 	}
 	d := &Driver{run: run, log: log, spawner: spawner, events: newBroadcast(), oomScore: ownOOMScore(), hugePages: hugePages, foreign: foreign}
+	d.compressor = filepath.Join(filepath.Dir(monitorProgram), "davit-log-compress")
 	// The driver's life is its own, not a caller's.
 	d.life, d.end = context.WithCancel(context.Background())
 	d.watchMemories(d.sweep())
@@ -251,7 +254,7 @@ func (d *Driver) monitorConfig(spec *specs.Spec, filter *sandbox.Seccomp, c runt
 		return supervise.Config{}, err
 	}
 	config := supervise.Config{
-		ID: c.ID, Dir: dir, Streams: streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join, Birth: t.Birth,
+		ID: c.ID, Dir: dir, Streams: d.streams(c.IO), Stage: stage, CloneFlags: t.CloneFlags, JoinPaths: t.Join, Birth: t.Birth,
 		OOMFile: group.OOMEventPath(), Hooks: hooks, ExecJoin: sandbox.Namespaces, JoinPID: t.OwnPID, Listener: translate.Listener(spec, c.ID, dir),
 	}
 	config.CgroupFiles, config.CgroupDir = group.Joining()
@@ -266,10 +269,13 @@ func (d *Driver) monitorConfig(spec *specs.Spec, filter *sandbox.Seccomp, c runt
 // keyring is the name of a container's session keyring.
 func keyring(id string) string { return "_ses." + id }
 
-func streams(io runtime.IO) monitor.Streams {
+func (d *Driver) streams(io runtime.IO) monitor.Streams {
 	s := monitor.Streams{Terminal: io.Terminal, Stdin: io.Stdin, StdinOnce: io.StdinOnce, Width: io.Width, Height: io.Height}
 	if io.Log != nil {
-		s.Log = &monitor.Log{Path: io.Log.Path, MaxSize: io.Log.MaxSize, MaxFile: io.Log.MaxFile, Compress: io.Log.Compress}
+		s.Log = &monitor.Log{Path: io.Log.Path, MaxSize: io.Log.MaxSize, MaxFile: io.Log.MaxFile}
+		if io.Log.Compress {
+			s.Log.Compressor = d.compressor
+		}
 		if len(io.Log.Attributes) > 0 {
 			s.Log.Attributes, _ = json.Marshal(io.Log.Attributes) // strings cannot fail
 		}

@@ -85,7 +85,7 @@ func (d *Driver) Exec(ctx context.Context, e runtime.Exec) (runtime.Process, err
 	if request.Birth, err = json.Marshal(birth); err != nil {
 		return runtime.Process{}, err
 	}
-	s := streams(e.IO)
+	s := d.streams(e.IO)
 	request.Streams = &s
 	group, err := cgroup.Open(r.Cgroup)
 	if err != nil {

@@ -137,7 +137,7 @@ func (d *Driver) foreignConfig(spec *specs.Spec, c runtime.Create, dir string, p
 		return supervise.Config{}, err
 	}
 	events, err := cgroup.OOMEventPath(place.Cgroup)
-	return supervise.Config{ID: c.ID, Dir: dir, Streams: streams(c.IO), Foreign: plan, OOMFile: events}, err
+	return supervise.Config{ID: c.ID, Dir: dir, Streams: d.streams(c.IO), Foreign: plan, OOMFile: events}, err
 }
 
 // stageMounts makes those mounts of a spec beforehand that the program does not
@@ -183,7 +183,7 @@ func (d *Driver) execForeign(ctx context.Context, e runtime.Exec, process specs.
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	s := streams(e.IO)
+	s := d.streams(e.IO)
 	if _, err := d.ask(ctx, e.ID, monitor.Request{Op: monitor.OpExec, Exec: e.ExecID, Stage: body, Streams: &s}); err != nil {
 		return runtime.Process{}, err
 	}

@@ -13,11 +13,6 @@ import (
 	"github.com/davit-engine/davit/sdk/monitor/hook"
 )
 
-// compressor is the program beside the monitor's that compresses the file which is
-// its argument. What it takes for that, be it only initialized, every monitor would
-// have for its whole life.
-const compressor = "davit-log-compress"
-
 // rotate renames the files one number up and opens a new one. The old file is
 // never written again: who still reads it finds all of it there.
 func (l *logFile) rotate() {
@@ -39,8 +34,8 @@ func (l *logFile) rotate() {
 				}
 			}
 		}
-		if os.Rename(path, path+".1") == nil && l.config.Compress {
-			l.report(l.packer.start(path + ".1"))
+		if os.Rename(path, path+".1") == nil && l.config.Compressor != "" {
+			l.report(l.packer.start(l.config.Compressor, path+".1"))
 		}
 	}
 	if err := l.open(); err != nil {
@@ -48,8 +43,9 @@ func (l *logFile) rotate() {
 	}
 }
 
-// packer compresses one file at a time, in a process of its own: it takes several
-// times the memory that a monitor has.
+// packer compresses one file at a time, with a program of its own: it takes several
+// times the memory that a monitor has, and what it needs only initialized every
+// monitor would have for its whole life.
 type packer struct {
 	run   hook.Starter
 	path  string
@@ -57,16 +53,12 @@ type packer struct {
 	ended <-chan unix.WaitStatus // nil: nothing is being compressed
 }
 
-func (p *packer) start(path string) error {
-	own, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("compressing: %w", err)
-	}
+func (p *packer) start(program, path string) error {
 	pid, ended, err := p.run(func() (int, error) {
-		return syscall.ForkExec(filepath.Join(filepath.Dir(own), compressor), []string{compressor, path}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}, Env: []string{}})
+		return syscall.ForkExec(program, []string{filepath.Base(program), path}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}, Env: []string{}})
 	})
 	if err != nil {
-		return fmt.Errorf("compressing: %w", err)
+		return fmt.Errorf("starting %s: %w", program, err)
 	}
 	p.path, p.pid, p.ended = path, pid, ended
 	return nil
