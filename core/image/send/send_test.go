@@ -204,7 +204,8 @@ func TestABlobThatCannotBeReadIsNotTheRegistrysFault(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the disk is broken") {
 		t.Errorf("got %v", err)
 	}
-	if n := len(w.patches()); n != 1 {
+	// The request may be given up before its head is sent.
+	if n := len(w.patches()); n > 1 {
 		t.Errorf("%d attempts", n)
 	}
 }

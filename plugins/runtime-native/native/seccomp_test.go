@@ -222,8 +222,9 @@ func TestSeccompAgent(t *testing.T) {
 	)
 	b.spec.Linux.Seccomp.ListenerPath, b.spec.Linux.Seccomp.ListenerMetadata = a.path, "some \"words\""
 	p := b.start()
-	waitFor(t, "the container's words", func() bool { return strings.Contains(b.output(), "quota") })
-	if out := b.output(); !strings.HasPrefix(out, "made\n") || strings.Contains(out, "fine") {
+	// They come on two streams, in any order.
+	waitFor(t, "the container's words", func() bool { return strings.Contains(b.output(), "quota") && strings.Contains(b.output(), "made\n") })
+	if out := b.output(); strings.Contains(out, "fine") {
 		t.Errorf("%q", out)
 	}
 	if out := b.exec("busybox mkdir /tmp/secret || echo refused", nil); !strings.Contains(out, "refused") {
