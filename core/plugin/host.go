@@ -132,7 +132,7 @@ func (h *Host) Ready(ctx context.Context) error {
 	for kind, name := range h.options.Defaults {
 		s, err := h.find(kind, name)
 		if err == nil {
-			_, err = s.acquire(ctx, false)
+			_, err = s.acquire(ctx, false, false)
 		}
 		problems = append(problems, err)
 	}

@@ -61,7 +61,7 @@ func launch(ctx context.Context, f found, m Manifest, sum string, o Options) (*i
 
 // prepare starts a process of a plugin and asks what it is. It is to be configured
 // before it may do anything. If exe is not nil that is executed, under the
-// plugin's name, and is the instance's from then on.
+// plugin's name, and is the instance's if there is one.
 func prepare(ctx context.Context, f found, m Manifest, sum string, exe *os.File, o Options) (_ *instance, err error) {
 	config, err := m.Settings(o.Config[m.Name])
 	if err != nil {
@@ -83,11 +83,7 @@ func prepare(ctx context.Context, f found, m Manifest, sum string, exe *os.File,
 			return nil, fmt.Errorf("making directory of %s: %w", m.Name, err)
 		}
 	}
-	bounds, err := bounds(m.Capabilities)
-	if err != nil {
-		return nil, permanent{err}
-	}
-	inst.proc = newProcess(f.path, leastLevel(ctx, o.Logger), bounds)
+	inst.proc = newProcess(f.path, leastLevel(ctx, o.Logger), m.bounds)
 	if exe != nil {
 		inst.proc.program = fmt.Sprintf("/proc/self/fd/%d", exe.Fd())
 	} else if inst.exe, err = os.Open(f.path); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/capability"
 
 	sdk "github.com/davit-engine/davit/sdk/plugin"
 )
@@ -26,6 +27,8 @@ type Manifest struct {
 	Capabilities []string       `json:"capabilities"` // Linux capabilities it has, or ALL; without any it has none
 	OnDemand     bool           `json:"on_demand"`    // started when it is first called; see supervised
 	Config       map[string]Key `json:"config"`       // schema of its settings
+
+	bounds []capability.Cap // the same capabilities; nil for all
 }
 
 // kinds are the kinds of drivers and the service that each must serve.
@@ -77,7 +80,8 @@ func (m *Manifest) check() error {
 	if sum, err := hex.DecodeString(m.SHA256); err != nil || (len(sum) != 0 && len(sum) != 32) {
 		return fmt.Errorf("sha256 %q is not 64 hexadecimal digits", m.SHA256)
 	}
-	if _, err := bounds(m.Capabilities); err != nil {
+	var err error
+	if m.bounds, err = bounds(m.Capabilities); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Config)) {

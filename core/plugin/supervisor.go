@@ -255,8 +255,9 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // acquire answers the running instance and waits for it while it is started or
-// restarted, as long as ctx allows and, unless endless, as success is likely.
-func (s *supervised) acquire(ctx context.Context, endless bool) (*instance, error) {
+// restarted, as long as ctx allows and, unless endless, as success is likely. If
+// counted is set a call begins, see left.
+func (s *supervised) acquire(ctx context.Context, endless, counted bool) (*instance, error) {
 	hook := ctx.Value(inHook{s}) != nil
 	select {
 	case s.called <- struct{}{}:
@@ -267,6 +268,9 @@ func (s *supervised) acquire(ctx context.Context, endless bool) (*instance, erro
 		inst, state, changed := s.instance, s.status, s.changed
 		if hook && s.settling != nil {
 			inst = s.settling
+		}
+		if inst != nil && counted {
+			inst.calls++
 		}
 		hopeless := !endless && (s.failures >= patience || state.State == StateFailed)
 		s.mu.Unlock()

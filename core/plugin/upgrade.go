@@ -128,23 +128,10 @@ func (s *supervised) upgrade(ctx context.Context, old *instance, o UpgradeOption
 			next.version, done.Name, strings.Join(missing, ", "), errdefs.ErrFailedPrecondition)
 	}
 	begin := time.Now()
-	s.change(func(st *Status) { st.State = StateUpgrade })
-	if err := s.drain(ctx, old, o.Drain); err != nil {
+	had, exe, err := s.quiet(ctx, old, o.Drain)
+	if err != nil {
 		next.end()
-		s.reopen(old)
 		return old, done, err
-	}
-	had, err := inventory(ctx, s.found.kind, old.conn)
-	if err != nil {
-		next.end()
-		s.reopen(old)
-		return old, done, fmt.Errorf("asking the old process what it has: %w", err)
-	}
-	exe, err := old.executable()
-	if err != nil {
-		next.end()
-		s.reopen(old)
-		return old, done, fmt.Errorf("keeping the old executable: %w", err)
 	}
 	close(old.dead)
 	old.stop(ctx)
@@ -161,6 +148,28 @@ func (s *supervised) upgrade(ctx context.Context, old *instance, o UpgradeOption
 	done.To, done.Paused = next.identity(), time.Since(begin)
 	s.log.Info("driver upgraded", "pid", next.proc.pid(), "version", next.version, "paused", done.Paused)
 	return next, done, nil
+}
+
+// quiet lets an instance come to rest, and answers what it has and its executable. If
+// that fails it serves on.
+func (s *supervised) quiet(ctx context.Context, inst *instance, patience time.Duration) (had []string, exe *os.File, err error) {
+	s.change(func(st *Status) { st.State = StateUpgrade })
+	defer func() {
+		if err != nil {
+			s.reopen(inst)
+		}
+	}()
+	if err := s.drain(ctx, inst, patience); err != nil {
+		return nil, nil, err
+	}
+	if had, err = inventory(ctx, s.found.kind, inst.conn); err != nil {
+		return nil, nil, fmt.Errorf("asking the old process what it has: %w", err)
+	}
+	// Opened once more: the instance closes its own.
+	if exe, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", inst.exe.Fd())); err != nil {
+		return nil, nil, fmt.Errorf("keeping the old executable: %w", err)
+	}
+	return had, exe, nil
 }
 
 // takeOver lets a prepared process serve if it finds what the one before it had.
@@ -184,6 +193,7 @@ func (s *supervised) takeOver(ctx context.Context, next *instance, had []string)
 func (s *supervised) goBack(ctx context.Context, old *instance, exe *os.File) (*instance, error) {
 	back, err := prepare(ctx, s.found, old.manifest, old.sum, exe, s.options)
 	if err != nil {
+		_ = exe.Close()
 		return nil, err
 	}
 	if err := back.configure(ctx); err != nil {
@@ -191,11 +201,6 @@ func (s *supervised) goBack(ctx context.Context, old *instance, exe *os.File) (*
 	}
 	s.settle(ctx, back, true)
 	return back, nil
-}
-
-// executable opens an instance's executable once more, for another instance.
-func (i *instance) executable() (*os.File, error) {
-	return os.Open(fmt.Sprintf("/proc/self/fd/%d", i.exe.Fd()))
 }
 
 // drain lets no new calls begin and waits for those under way.
@@ -233,29 +238,21 @@ func (s *supervised) reopen(inst *instance) {
 	s.change(func(st *Status) { st.State = StateReady })
 }
 
-// enter answers the running instance, as acquire does, and counts a call that
-// begins; leave is to be called at its end.
+// enter answers the running instance, as acquire does; leave is to be called at the
+// end of the call that begins.
 func (s *supervised) enter(ctx context.Context, endless bool, method string) (_ *instance, leave func(), err error) {
-	for {
-		inst, err := s.acquire(ctx, endless)
-		if err != nil {
-			return nil, nil, err
-		}
-		if lasts(method) {
-			return inst, func() {}, nil
-		}
-		s.mu.Lock()
-		open := inst.drained == nil
-		if open {
-			inst.calls++
-		}
-		s.mu.Unlock()
-		if open {
-			return inst, func() { s.left(inst) }, nil
-		}
+	counted := !lasts(method)
+	inst, err := s.acquire(ctx, endless, counted)
+	if err != nil {
+		return nil, nil, err
 	}
+	if !counted {
+		return inst, func() {}, nil
+	}
+	return inst, func() { s.left(inst) }, nil
 }
 
+// left ends a call that was counted.
 func (s *supervised) left(inst *instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
