@@ -17,6 +17,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-engine/davit/core/image/interrupt"
 )
 
 // Saved is an image to be written.
@@ -214,26 +216,13 @@ func (w *writer) blob(ctx context.Context, d ocispec.Descriptor) (err error) {
 		return err
 	}
 	verifier := d.Digest.Verifier()
-	if _, err := io.Copy(io.MultiWriter(w.out, verifier), &interruptible{ctx, content.NewReader(blob)}); err != nil {
+	if _, err := io.Copy(io.MultiWriter(w.out, verifier), interrupt.Reader(ctx, content.NewReader(blob))); err != nil {
 		return err
 	}
 	if !verifier.Verified() {
 		return fmt.Errorf("blob %s is corrupt on disk: %w", d.Digest, errdefs.ErrDataLoss)
 	}
 	return nil
-}
-
-// interruptible reads until a context ends.
-type interruptible struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r *interruptible) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
 }
 
 func readJSON(ctx context.Context, store content.Provider, d ocispec.Descriptor, v any) error {

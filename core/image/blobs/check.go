@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-engine/davit/core/image/interrupt"
 )
 
 // Verify reads a blob that is known and answers a *Lost if it is not what its digest
@@ -24,7 +26,7 @@ func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	verifier := d.Verifier()
-	_, err = io.Copy(verifier, &interruptible{ctx, content.NewReader(blob)})
+	_, err = io.Copy(verifier, interrupt.Reader(ctx, content.NewReader(blob)))
 	err = errors.Join(err, blob.Close())
 	switch {
 	case ctx.Err() != nil:
@@ -45,17 +47,4 @@ func (s *Store) Discard(ctx context.Context, d digest.Digest) error {
 		return fmt.Errorf("removing blob %s: %w", d, err)
 	}
 	return nil
-}
-
-// interruptible reads until a context ends.
-type interruptible struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r *interruptible) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
 }
