@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -122,4 +123,24 @@ func (a *app) sendWith(ctx context.Context, method, path string, body io.Reader,
 		req.Header.Set(key, value)
 	}
 	return (&http.Client{Transport: transport}).Do(req)
+}
+
+// errNotModified is the answer that there is nothing to do.
+var errNotModified = errors.New("not modified")
+
+// answer sends a request that Docker's client does not know, without a body and with
+// further header fields, and reads what the engine answers, or why it refuses.
+func (a *app) answer(ctx context.Context, method, path string, fields map[string]string) (json.RawMessage, error) {
+	response, err := a.sendWith(ctx, method, path, http.NoBody, fields)
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to davitd at %s: %w. Is it running?", a.address(), err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	switch response.StatusCode {
+	case http.StatusOK:
+		return io.ReadAll(response.Body)
+	case http.StatusNotModified:
+		return nil, errNotModified
+	}
+	return nil, refusedBy(response)
 }

@@ -33,16 +33,12 @@ func checkCommand(a *app) *cobra.Command {
 			if repair {
 				path += "?repair=1"
 			}
-			response, err := a.send(cmd.Context(), http.MethodPost, path, http.NoBody)
+			body, err := a.answer(cmd.Context(), http.MethodPost, path, nil)
 			if err != nil {
-				return fmt.Errorf("cannot connect to davitd at %s: %w. Is it running?", a.address(), err)
-			}
-			defer func() { _ = response.Body.Close() }()
-			if response.StatusCode != http.StatusOK {
-				return refusedBy(response)
+				return err
 			}
 			var found checked
-			if err := json.NewDecoder(response.Body).Decode(&found); err != nil {
+			if err := json.Unmarshal(body, &found); err != nil {
 				return err
 			}
 			switch format {

@@ -63,15 +63,7 @@ type (
 
 // own asks for something below /davit and answers it decoded, and as it came.
 func (a *app) own(ctx context.Context, path string, into any) (json.RawMessage, error) {
-	response, err := a.raw(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot connect to davitd at %s: %w. Is it running?", a.address(), err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return nil, refusedBy(response)
-	}
-	body, err := io.ReadAll(response.Body)
+	body, err := a.answer(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, err
 	}

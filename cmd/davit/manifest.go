@@ -31,15 +31,11 @@ func (a *app) manifest(ctx context.Context, name string, insecure bool) (m remot
 	if insecure {
 		path += "?insecure=1"
 	}
-	response, err := a.sendWith(ctx, http.MethodGet, path, http.NoBody, map[string]string{registry.AuthHeader: auth})
+	body, err := a.answer(ctx, http.MethodGet, path, map[string]string{registry.AuthHeader: auth})
 	if err != nil {
-		return m, fmt.Errorf("cannot connect to davitd at %s: %w. Is it running?", a.address(), err)
+		return m, err
 	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return m, refusedBy(response)
-	}
-	return m, json.NewDecoder(response.Body).Decode(&m)
+	return m, json.Unmarshal(body, &m)
 }
 
 func manifestCommands(a *app) []*cobra.Command {

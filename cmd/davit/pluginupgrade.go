@@ -67,25 +67,20 @@ has, the old executable serves on.`,
 }
 
 func (a *app) upgradePlugin(ctx context.Context, name string, query url.Values) error {
-	response, err := a.send(ctx, http.MethodPost, "/davit/plugins/"+url.PathEscape(name)+"/upgrade?"+query.Encode(), http.NoBody)
-	if err != nil {
-		return fmt.Errorf("cannot connect to davitd at %s: %w. Is it running?", a.address(), err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotModified:
+	body, err := a.answer(ctx, http.MethodPost, "/davit/plugins/"+url.PathEscape(name)+"/upgrade?"+query.Encode(), nil)
+	if errors.Is(err, errNotModified) {
 		fmt.Fprintf(a.out, "%s: up to date\n", name)
 		return nil
-	default:
-		return refusedBy(response)
+	}
+	if err != nil {
+		return err
 	}
 	var done struct {
 		Name     string
 		From, To pluginVersion
 		Paused   time.Duration
 	}
-	if err := json.NewDecoder(response.Body).Decode(&done); err != nil {
+	if err := json.Unmarshal(body, &done); err != nil {
 		return fmt.Errorf("reading the engine's answer: %w", err)
 	}
 	fmt.Fprintf(a.out, "%s: %s is now %s; calls waited for %s\n", done.Name, done.From, done.To, done.Paused.Round(time.Millisecond))
