@@ -85,7 +85,7 @@ func prepare(ctx context.Context, f found, m Manifest, sum string, exe *os.File,
 	}
 	inst.proc = newProcess(f.path, leastLevel(ctx, o.Logger), m.bounds)
 	if exe != nil {
-		inst.proc.program = fmt.Sprintf("/proc/self/fd/%d", exe.Fd())
+		inst.proc.exe = exe
 	} else if inst.exe, err = os.Open(f.path); err != nil {
 		return nil, fmt.Errorf("reading plugin: %w", err)
 	}

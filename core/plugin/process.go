@@ -26,10 +26,10 @@ import (
 // is still waiting for its first words, and it does not inherit what systemd
 // gave the engine.
 type process struct {
-	path    string
-	program string // what is executed under that name
-	level   string // least log level to send
-	bounds  []capability.Cap
+	path   string
+	exe    *os.File // what is executed under that name; nil: the file of that name
+	level  string   // least log level to send
+	bounds []capability.Cap
 
 	mu        sync.Mutex
 	env       []string
@@ -44,7 +44,7 @@ type process struct {
 }
 
 func newProcess(path, level string, bounds []capability.Cap) *process {
-	return &process{path: path, program: path, level: level, bounds: bounds, exited: make(chan struct{})}
+	return &process{path: path, level: level, bounds: bounds, exited: make(chan struct{})}
 }
 
 // runner is go-plugin's RunnerFunc; cmd carries the environment of its handshake.
@@ -97,8 +97,11 @@ func (p *process) Start(ctx context.Context) (err error) {
 	ends = append(ends, stderrW)
 
 	// The context that go-plugin gives ends with the start.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.program)
-	cmd.Args[0] = p.path
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path)
+	if p.exe != nil {
+		// It is inherited, because the interpreter of a script opens it once more.
+		cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{p.exe}
+	}
 	cmd.Env = p.env
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = stdoutW, stderrW

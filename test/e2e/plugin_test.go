@@ -90,6 +90,21 @@ func TestDriversInPython(t *testing.T) {
 		kill(t, plugin(t, e, name).PID)
 	}
 	ask()
+	// A script is upgraded, and gone back to, as any other program is.
+	davit, script := newClient(t, "davit", e), filepath.Join(dir, "davit-volume-python")
+	first := read(t, script)
+	install(t, script, "\n")
+	c.contains(davit.ok("plugin", "upgrade", "volume-python"), "is now version 1.0.0")
+	put := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(script+".new", []byte(text), 0o755), os.Rename(script+".new", script)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(strings.Replace(first, "self.root = setup.root", "raise ValueError('this one is broken')", 1))
+	davit.fails(1, "this one is broken", "plugin", "upgrade", "volume-python")
+	ask()
+	put(first)
 	c.fails(1, "volume is in use", "volume", "rm", "photos")
 	c.fails(1, "active endpoints", "network", "rm", "lab")
 	c.fails(1, "this driver has no IPv6", "network", "create", "-d", "python", "--ipv6", "six")
