@@ -32,7 +32,7 @@ func ownEngine(t *testing.T, o private.Options) *private.Engine {
 		if t.Failed() {
 			t.Logf("the engine's log ends with\n%s", e.LogTail())
 		}
-		if err := cleanUp(e); err != nil {
+		if err := e.CleanUp(); err != nil {
 			t.Error("after the test:", err)
 		}
 	})
@@ -87,7 +87,7 @@ func TestHundredContainers(t *testing.T) {
 	}
 	c.equal(c.ok("ps", "-aq"), "")
 	c.equal(c.ok("volume", "ls", "-q"), "")
-	// cleanUp looks for leaks.
+	// CleanUp looks for leaks.
 }
 
 // TestNothingStopsContainers kills every part of the engine, in turn and during

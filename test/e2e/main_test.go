@@ -6,7 +6,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,7 +39,7 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	defer func() {
-		if err := cleanUp(engine); err != nil {
+		if err := engine.CleanUp(); err != nil {
 			fmt.Println("FAIL: after all tests:", err)
 			code = 1
 		}
@@ -54,41 +53,6 @@ func run(m *testing.M) (code int) {
 		fmt.Println("the engine's log ends with\n" + engine.LogTail())
 	}
 	return code
-}
-
-// cleanUp removes all containers of an engine, proves that nothing is left, and
-// ends it.
-func cleanUp(e *private.Engine) error {
-	ctx, cancel := context.WithTimeout(context.Background(), private.Patience(time.Minute))
-	defer cancel()
-	// Whatever is found, the engine ends.
-	return errors.Join(removeAll(ctx, e), e.Close(ctx), e.RemoveHostState())
-}
-
-// removeAll removes the engine's containers and networks, and answers what is left of
-// them.
-func removeAll(ctx context.Context, e *private.Engine) error {
-	ids, err := e.Command(ctx, "davit", "ps", "-aq").Output()
-	if err != nil {
-		return fmt.Errorf("listing containers: %w", err)
-	}
-	if list := strings.Fields(string(ids)); len(list) > 0 {
-		if out, err := e.Command(ctx, "davit", append([]string{"rm", "-fv"}, list...)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("removing containers: %w\n%s", err, out)
-		}
-	}
-	// Bridges would outlive the engine.
-	if out, err := e.Command(ctx, "davit", "network", "prune", "-f").CombinedOutput(); err != nil {
-		return fmt.Errorf("removing networks: %w\n%s", err, out)
-	}
-	leaks, err := e.SettledLeaks(ctx)
-	if err != nil {
-		return err
-	}
-	if len(leaks) > 0 {
-		return fmt.Errorf("left behind:\n%s", strings.Join(leaks, "\n"))
-	}
-	return nil
 }
 
 // importBusybox makes the image "busybox" of the machine's own static busybox.

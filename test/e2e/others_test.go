@@ -132,7 +132,7 @@ func alone(t *testing.T) *private.Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := cleanUp(e); err != nil {
+		if err := e.CleanUp(); err != nil {
 			t.Error(err)
 		}
 	})

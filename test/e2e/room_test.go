@@ -22,7 +22,7 @@ func TestRoomIsKeptFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := cleanUp(e); err != nil {
+		if err := e.CleanUp(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -32,6 +32,41 @@ func (e *Engine) SettledLeaks(ctx context.Context) ([]string, error) {
 	}
 }
 
+// CleanUp ends an engine: it removes its containers and networks, stops the core and
+// removes the rest. What is left of the containers, other than it should be, is an
+// error; the engine ends in any case.
+func (e *Engine) CleanUp() error {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience(time.Minute))
+	defer cancel()
+	return errors.Join(e.removeAll(ctx), e.Close(ctx), e.RemoveHostState())
+}
+
+// removeAll removes the engine's containers and networks, and answers what is left of
+// them.
+func (e *Engine) removeAll(ctx context.Context) error {
+	ids, err := e.Command(ctx, "davit", "ps", "-aq").Output()
+	if err != nil {
+		return fmt.Errorf("listing containers: %w", err)
+	}
+	if list := strings.Fields(string(ids)); len(list) > 0 {
+		if out, err := e.Command(ctx, "davit", append([]string{"rm", "-fv"}, list...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("removing containers: %w\n%s", err, out)
+		}
+	}
+	// Bridges would outlive the engine.
+	if out, err := e.Command(ctx, "davit", "network", "prune", "-f").CombinedOutput(); err != nil {
+		return fmt.Errorf("removing networks: %w\n%s", err, out)
+	}
+	leaks, err := e.SettledLeaks(ctx)
+	if err != nil {
+		return err
+	}
+	if len(leaks) > 0 {
+		return fmt.Errorf("left behind:\n%s", strings.Join(leaks, "\n"))
+	}
+	return nil
+}
+
 // RemoveHostState removes what an engine keeps on the host by design while its
 // networks exist: bridges, the nftables table, the empty cgroup parent, the
 // mounted folder of warm network namespaces. Call it after the core has stopped.

@@ -32,13 +32,6 @@ func TestTheGuide(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), private.Patience(5*time.Minute))
 	defer cancel()
 	var engine *private.Engine
-	defer func() {
-		if engine != nil {
-			if err := engine.Close(context.WithoutCancel(ctx)); err != nil {
-				t.Error(err)
-			}
-		}
-	}()
 	shell := fmt.Sprintf(`set -e
 sudo() { "$@"; }
 systemctl() { test "$*" = "restart davitd"; }
@@ -101,6 +94,11 @@ func (w *workshop) engine(ctx context.Context, plugins string) *private.Engine {
 	if err := e.Start(ctx); err != nil {
 		w.Fatal(err)
 	}
+	w.Cleanup(func() {
+		if err := e.CleanUp(); err != nil {
+			w.Error("after the test:", err)
+		}
+	})
 	w.sh("mkdir -p image/bin && cp $(command -v busybox) image/bin/busybox && for a in sh cat; do ln -s busybox image/bin/$a; done && tar -C image -cf image.tar .")
 	if out, err := e.Command(ctx, "davit", "import", filepath.Join(w.dir, "image.tar"), "busybox").CombinedOutput(); err != nil {
 		w.Fatalf("%v: %s", err, out)
